@@ -1,0 +1,1 @@
+"""Votes to posteriors, without gradients. numpy and scipy only."""

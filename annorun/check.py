@@ -1,0 +1,271 @@
+"""Every fault of a composed config at once, found without importing torch or reading any data.
+
+Works on plain dicts. A fault is one line: config path, the value, what is allowed.
+"""
+
+import ast
+import os
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from annorun.errors import ConfigError
+from annorun.signature import Parameter, fault, nearest, parameters
+
+GROUPS = ("method", "dataset", "noise", "annotator_dist", "model_size", "trainer", "logger")
+# keys of the config that are not a person's to set
+WRITTEN = ("choices", "overrides")
+FAMILIES = {"choice": "seq2seq", "image": "image", "features": "features"}
+# what the runner hands over, by node; a YAML must not
+GIVEN = {
+    "dataset": {"rng"},
+    "annotator_dist": set[str](),
+    "noise": {"truth", "pool", "n_classes", "rng"},
+    "method.aggregator": {"votes", "rng"},
+    "method.module": {"spec", "network", "optimizer", "seed"},
+}
+# what tells a function for this node from any other
+MUST_TAKE = {"noise": "truth", "method.aggregator": "votes", "method.module": "spec"}
+DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", "prompt": "str"}}
+PROVIDES = ("truth", "votes", "groups", "soft", "explanations")
+KINDS = ("choice", "text", "features", "image", "explain", "votes")
+
+
+@cache
+def plugins() -> tuple[str, ...]:
+    """Return the packages that register themselves in the entry point group annorun.plugins."""
+    names = {e.value.split(":")[0].split(".")[0] for e in entry_points(group="annorun.plugins")}
+    return tuple(sorted(names))
+
+
+def allowed_target(name: str) -> bool:
+    """Say whether a dotted name lies where a `_target_` may lie."""
+    roots = ["annorun", "torch.optim", "lightning.pytorch", *plugins()]
+    return any(name == root or name.startswith(root + ".") for root in roots)
+
+
+def faults(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a resolved config: names and types first, then the rest."""
+    found = _top({k: v for k, v in config.items() if k not in GROUPS})
+    for group in GROUPS:
+        if not isinstance(config.get(group), dict):
+            found.append(f"{group}: has no option; a group cannot be removed, only chosen")
+    if found:
+        return found
+    found += _values("model_size", config["model_size"], "annorun.schema.ModelSize")
+    found += _values("trainer", config["trainer"], "annorun.schema.Trainer")
+    found += _values("logger", config["logger"], "annorun.schema.Logger")
+    found += _values("method", config["method"], "annorun.schema.Method")
+    for path in GIVEN:
+        group, _, part = path.partition(".")
+        node = config[group].get(part) if part else config[group]
+        if node is not None:
+            found += _node(path, node)
+    return found or [*_pairs(config), *_files(config)]
+
+
+def _top(keys: dict[str, Any]) -> list[str]:
+    """Hold the keys that belong to no group against the schema."""
+    known = parameters("annorun.schema.Run")
+    # what a person can set; the rest of the schema is written by annorun or by a sweep file
+    allowed = sorted([*GROUPS, *(k for k, p in known.items() if p.required and k not in WRITTEN)])
+    found = [
+        f"{key}={keys[key]}: unknown key; allowed: {', '.join(allowed)}{nearest(key, allowed)}"
+        for key in keys
+        if key not in known
+    ]
+    return found + _values("", {k: v for k, v in keys.items() if k in known}, "annorun.schema.Run")
+
+
+def _values(path: str, node: dict[str, Any], schema: str) -> list[str]:
+    return _against(path, node, parameters(schema), given=set())
+
+
+def _against(
+    path: str, node: dict[str, Any], known: dict[str, Parameter], given: set[str]
+) -> list[str]:
+    prefix = f"{path}." if path else ""
+    found = []
+    for key, value in node.items():
+        if key not in known or key in given:
+            near = nearest(key, sorted(known.keys() - given))
+            allowed = ", ".join(sorted(known.keys() - given)) or "no key"
+            found.append(f"{prefix}{key}={value}: unknown key; allowed: {allowed}{near}")
+        elif value != "???" and (words := fault(value, known[key].annotation)):
+            found.append(f"{prefix}{key}={value}: allowed is {words}")
+    for key, parameter in known.items():
+        if parameter.required and key not in node and key not in given:
+            found.append(f"{prefix}{key}: missing; it must be given")
+    return found
+
+
+def _node(path: str, node: Any) -> list[str]:
+    """Hold one `_target_` node against its target's signature."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        return [f"{path}={node}: allowed is a mapping with a _target_"]
+    target = node["_target_"]
+    if not isinstance(target, str) or not allowed_target(target):
+        roots = ", ".join(["annorun", "torch.optim", "lightning.pytorch", *plugins()])
+        return [
+            f"{path}._target_={target}: allowed are names in {roots} (plugins: annorun.plugins)"
+        ]
+    try:
+        known = dict(parameters(target))
+    except ConfigError as error:
+        return [f"{path}.{line}" for line in error.faults]
+    if path in MUST_TAKE and MUST_TAKE[path] not in known:
+        return [f"{path}._target_={target}: takes no {MUST_TAKE[path]}; allowed is one that does"]
+    for key, annotation in DECLARED.get(path, {}).items():
+        known[key] = Parameter(ast.Name(id=annotation), required=False)
+    arguments = {k: v for k, v in node.items() if k != "_target_"}
+    found = _against(path, arguments, known, GIVEN[path])
+    if path == "dataset":
+        found += _declarations(node)
+    for key in node:
+        if key.startswith("_") and key != "_target_":
+            found.append(f"{path}.{key}: allowed beside _target_ are arguments only")
+    return found
+
+
+def _declarations(dataset: dict[str, Any]) -> list[str]:
+    found = []
+    if dataset.get("kind") not in KINDS:
+        found.append(f"dataset.kind={dataset.get('kind')}: allowed is one of {', '.join(KINDS)}")
+    provides = dataset.get("provides")
+    if not isinstance(provides, list) or not set(map(str, provides)) <= set(PROVIDES):
+        found.append(f"dataset.provides={provides}: allowed is a list of {', '.join(PROVIDES)}")
+    return found
+
+
+def family(config: dict[str, Any]) -> str | None:
+    """Return the family of networks that the data and the size call for; None without a network."""
+    size = config["model_size"]
+    if not any(size[f] for f in FAMILIES.values()) or config["method"]["module"] is None:
+        return None
+    chosen: str = size["family"]
+    return FAMILIES.get(config["dataset"]["kind"], "auto") if chosen == "auto" else chosen
+
+
+def _pairs(config: dict[str, Any]) -> list[str]:
+    method, dataset, found = config["method"], config["dataset"], []
+    name = {group: config["choices"].get(group, group) for group in GROUPS}
+    kind, provides = dataset["kind"], dataset["provides"]
+    if kind not in method["accepts"]:
+        found.append(
+            f"method={name['method']}: takes data of kind {', '.join(method['accepts'])}; "
+            f"dataset={name['dataset']} is of kind {kind}"
+        )
+    real = config["annotator_dist"]["_target_"].endswith(".real")
+    quiet = config["noise"]["_target_"] == "annorun.noise.none"
+    if real and "votes" not in provides:
+        found.append(
+            f"annotator_dist={name['annotator_dist']}: "
+            f"dataset={name['dataset']} has no votes of its own; allowed is a simulated pool"
+        )
+    if real and not quiet:
+        found.append(
+            f"noise={name['noise']}: annotator_dist={name['annotator_dist']} uses the data's own "
+            "votes; allowed is noise=none"
+        )
+    if not real and "truth" not in provides:
+        found.append(
+            f"annotator_dist={name['annotator_dist']}: votes are simulated over the truth, and "
+            f"dataset={name['dataset']} has none; allowed is annotator_dist=real"
+        )
+    missing = [n for n in method["needs"] if n not in provides and not (n == "votes" and not real)]
+    if missing and not (missing == ["votes"] and real):
+        found.append(
+            f"method={name['method']}: needs {', '.join(missing)}; "
+            f"dataset={name['dataset']} provides {', '.join(provides)}"
+        )
+    target = (method["module"] or {}).get("target")
+    if target in ("hard", "soft") and method["aggregator"] is None:
+        found.append(
+            f"method.module.target={target}: method={name['method']} has no aggregator to learn "
+            "from; allowed is votes or gold"
+        )
+    return found + _network_pairs(config, name)
+
+
+def _network_pairs(config: dict[str, Any], name: dict[str, str]) -> list[str]:
+    method, size, kind = config["method"], config["model_size"], config["dataset"]["kind"]
+    used = family(config)
+    if used is None:
+        if method["aggregator"] is None and kind in method["accepts"]:
+            return [
+                f"model_size={name['model_size']}: method={name['method']} is a network; "
+                "allowed is a size that names one, such as tiny"
+            ]
+        return []
+    if kind == "votes":
+        return [
+            f"model_size={name['model_size']}: dataset={name['dataset']} has votes and no inputs; "
+            "allowed is model_size=none"
+        ]
+    if used not in FAMILIES.values() or used != FAMILIES.get(kind):
+        return [
+            f"model_size.family={used}: "
+            f"data of kind {kind} want {FAMILIES.get(kind, 'no family that exists yet')}"
+        ]
+    if not size[used]:
+        return [
+            f"model_size={name['model_size']}: names no {used} network, which "
+            f"dataset={name['dataset']} wants; allowed is model_size=tiny or model_size.{used}=NAME"
+        ]
+    if config["trainer"]["precision"] == "16-mixed" and used == "seq2seq":
+        return [
+            "trainer.precision=16-mixed: T5 overflows in float16; allowed is 32-true or bf16-mixed"
+        ]
+    return _trainer_pairs(config["trainer"], config["dataset"]["provides"])
+
+
+def _trainer_pairs(trainer: dict[str, Any], provides: list[str]) -> list[str]:
+    found, choose_on = [], trainer["choose_on"]
+    if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
+        found.append("trainer.precision=16-mixed: a CPU has none; allowed is 32-true or bf16-mixed")
+    if choose_on != "last" and not trainer["val_share"]:
+        found.append(
+            f"trainer.choose_on={choose_on}: wants validation items; "
+            "allowed is last, or a trainer.val_share above 0"
+        )
+    if choose_on == "gold" and "truth" not in provides:
+        found.append("trainer.choose_on=gold: the data have no truth; allowed is last or votes")
+    return found
+
+
+def _files(config: dict[str, Any]) -> list[str]:
+    found = []
+    path = config["dataset"].get("path")
+    if isinstance(path, str) and path != "???" and not Path(path).expanduser().exists():
+        found.append(
+            f"dataset.path={path}: no such file or folder (below {Path.cwd()}); "
+            "allowed is a path that exists, "
+            "or set ANNORUN_DATA to the folder that holds the data sets"
+        )
+    used = family(config)
+    model = config["model_size"].get(used) if used else None
+    if (
+        isinstance(model, str)
+        and is_path(model)
+        and not (Path(model).expanduser() / "config.json").is_file()
+    ):
+        found.append(
+            f"model_size.{used}={model}: no config.json there; "
+            "allowed is a model's folder or a hub name"
+        )
+    name = Path(config["name"])
+    if not name.parts or name.is_absolute() or ".." in name.parts:
+        found.append(f"name={config['name']}: allowed is the name of a folder below out_root")
+    root = Path(config["out_root"]).expanduser()
+    blocking = next((p for p in [root, *root.parents] if p.exists()), root)
+    if not blocking.is_dir() or not os.access(blocking, os.W_OK):
+        found.append(
+            f"out_root={config['out_root']}: {blocking} is no folder that can be written to"
+        )
+    return found
+
+
+def is_path(model: str) -> bool:
+    """Say whether a model's name means a local folder: as written, or because it is there."""
+    return model.startswith(("/", ".", "~")) or Path(model).is_dir()

@@ -1,0 +1,263 @@
+"""Where conf/ and experiments/ lie, composing, and `check`.
+
+`compose` gives the same config as the command line, for scripts and tests:
+`run(compose("config", ["method=noisy"]))`.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from annorun import check as rules
+from annorun.check import GROUPS, WRITTEN
+from annorun.errors import ConfigError
+from annorun.signature import nearest
+
+HYDRA_KEYS = ("hydra/", "hydra.")
+# Hydra raises the last two, too, for commands that it did not foresee
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
+
+
+def _shipped(folder: str) -> Path:
+    """Return conf/ or experiments/: at the top of a checkout, in the package of a wheel."""
+    package = Path(__file__).parent
+    installed = package / f"_{folder}"
+    return installed if installed.is_dir() else package.parent / folder
+
+
+def conf_dir() -> Path:
+    """Return the folder of the config groups."""
+    return _shipped("conf")
+
+
+def experiments_dir() -> Path:
+    """Return the folder of the sweep files, `expected/` and `measured/`."""
+    return _shipped("experiments")
+
+
+class Searchpath(SearchPathPlugin):
+    """Adds experiments/ and the conf/ folder of each plugin package to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """See Hydra."""
+        search_path.append("annorun", f"file://{experiments_dir()}")
+        for package in rules.plugins():
+            spec = importlib.util.find_spec(package)
+            if spec and spec.origin:
+                search_path.append(package, f"file://{Path(spec.origin).parent / 'conf'}")
+
+
+def register() -> None:
+    """Tell Hydra of the search path; once is enough, more does no harm."""
+    Plugins.instance().register(Searchpath)
+
+
+@contextmanager
+def loader() -> Iterator[Any]:
+    """Yield Hydra's config loader, and leave no global state behind."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir().absolute()), version_base="1.3", job_name="annorun"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def sweeps() -> list[str]:
+    """Return the names of the sweep files."""
+    return sorted(p.stem for p in experiments_dir().glob("*.yaml"))
+
+
+def compose(name: str = "config", overrides: list[str] | None = None) -> DictConfig:
+    """Compose a config as the command line does, for one cell.
+
+    Raises:
+        ConfigError: every fault of the overrides and of the composed config.
+    """
+    with loader() as known:
+        cfg, found = compose_cell(known, name, overrides or [])
+    found += faults(cfg) if cfg is not None else []
+    if found or cfg is None:
+        raise ConfigError(*dict.fromkeys(found))
+    return cfg
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ConfigError with every fault of a composed config."""
+    if found := faults(cfg):
+        raise ConfigError(*found)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved config as plain dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def finish(cfg: DictConfig, choices: dict[str, str], overrides: list[str]) -> DictConfig:
+    """Write the groups' options and the command's overrides into the config; lock it."""
+    with open_dict(cfg):
+        cfg.choices = {g: choices[g] for g in GROUPS if g in choices}
+        cfg.overrides = list(overrides)
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
+
+
+def faults(cfg: DictConfig) -> list[str]:
+    """Return every fault of a composed config."""
+    missing, unresolved = [], []
+    for key, value, error in _open(cfg):
+        if error is None:
+            missing.append(f"{key}: must be given ({key}=...)")
+        elif not key.startswith(WRITTEN):
+            allowed = "allowed is ${KEY} of a key or ${oc.env:NAME} of a variable that is set"
+            unresolved.append(f"{key}={value}: {str(error).splitlines()[0]}; {allowed}")
+    return missing + (unresolved or rules.faults(plain(cfg)))
+
+
+def _open(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, value, error of every ${...} that leads nowhere; None for a value not given."""
+    values = OmegaConf.to_container(node, resolve=False)
+    for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        raw = values[key]  # type: ignore[index]
+        if raw == "???":
+            yield f"{prefix}{key}", raw, None
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            yield f"{prefix}{key}", raw, error
+        else:
+            if isinstance(value, DictConfig | ListConfig):
+                yield from _open(value, f"{prefix}{key}.")
+
+
+def parse(overrides: list[str], known: Any = None) -> list[Override]:
+    """Parse overrides; every one that is not in Hydra's grammar is a fault."""
+    parsed, found = [], []
+    for line in overrides:
+        try:
+            parsed += OverridesParser.create(known).parse_overrides([line])
+        except HydraException as error:
+            reason = one_line(error).split(" See https://")[0]
+            found.append(
+                f"{line}: not an override; allowed is GROUP=OPTION or KEY=VALUE ({reason})"
+            )
+    if found:
+        raise ConfigError(*found)
+    return parsed
+
+
+def compose_cell(
+    known: Any, name: str, overrides: list[str]
+) -> tuple[DictConfig | None, list[str]]:
+    """Compose one cell; where Hydra refuses, name every override at fault, compose the rest."""
+    parsed = parse(overrides, known)
+    try:
+        return _load(name, overrides), [w for o in parsed if (w := _form_fault(known, o))]
+    except REFUSED as error:
+        first = one_line(error)
+    good, found = [], []
+    for override in parsed:
+        words = _form_fault(known, override) or _group_fault(known, override)
+        if words:
+            found.append(words)
+        elif _is_group(known, override):
+            good.append(str(override.input_line))
+    try:
+        base = _load(name, good)
+    except REFUSED as error:
+        return None, found or [one_line(error)]
+    for override in parsed:
+        if override.key_or_group in GROUPS or _form_fault(known, override):
+            continue
+        words = _key_fault(base, override)
+        if words:
+            found.append(words)
+        else:
+            good.append(str(override.input_line))
+    try:
+        return _load(name, good), found or [first]
+    except REFUSED as error:
+        return None, [*found, one_line(error)]
+
+
+def _load(name: str, overrides: list[str]) -> DictConfig:
+    cfg = hydra_compose(name, overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    OmegaConf.set_readonly(cfg, False)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return finish(cfg, choices, overrides)
+
+
+def _is_group(known: Any, override: Override) -> bool:
+    key = str(override.key_or_group)
+    return (
+        key in GROUPS
+        and isinstance(override.value(), str)
+        and override.value() in known.get_group_options(key)
+    )
+
+
+def _form_fault(known: Any, override: Override) -> str | None:
+    """Refuse what Hydra would take, and annorun would not use."""
+    key = str(override.key_or_group)
+    if key.split(".")[0] in WRITTEN:
+        return f"{override.input_line}: annorun writes {key.split('.')[0]}; allowed is no value"
+    if key in GROUPS and not (override.is_delete() or isinstance(override.value(), str | dict)):
+        options = ", ".join(known.get_group_options(key))
+        return f"{override.input_line}: one option is wanted; allowed: {options}"
+    return None
+
+
+def _group_fault(known: Any, override: Override) -> str | None:
+    key = str(override.key_or_group)
+    if key.startswith(HYDRA_KEYS) or "." in key or _is_group(known, override):
+        return None
+    if key in GROUPS:
+        options = known.get_group_options(key)
+        value = override.value()
+        if override.is_delete():
+            return (
+                f"{override.input_line}: a group cannot be removed; allowed: {', '.join(options)}"
+            )
+        return (
+            f"{override.input_line}: no such option; allowed: "
+            f"{', '.join(options)}{nearest(str(value), options)}"
+        )
+    return None
+
+
+def _key_fault(base: DictConfig, override: Override) -> str | None:
+    """Say which key of a plain `key=value` does not exist, and which is nearest."""
+    key = str(override.key_or_group)
+    if key.startswith(HYDRA_KEYS) or override.is_add() or override.is_force_add():
+        return None
+    node: Any = base
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            names = [str(k) for k in node] if isinstance(node, DictConfig) else []
+            allowed = ", ".join(n for n in names if n not in WRITTEN) or "none below it"
+            return (
+                f"{override.input_line}: unknown key {part!r}; allowed: "
+                f"{allowed}{nearest(part, names)}"
+            )
+        node = node._get_node(part)
+    return None
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's text on one line."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -1,0 +1,29 @@
+"""scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, 10 classes; embedded."""
+
+import numpy as np
+
+from annorun.kinds import Share
+from annorun.votes import Items
+
+
+def digits(*, rng: np.random.Generator, test_share: Share = 0.3) -> tuple[Items, None]:
+    """Read the digits, pixels scaled from 0..16 to [0, 1]; the votes are simulated.
+
+    Args:
+        rng: draws the test items, each as likely as any other (not stratified).
+        test_share: share of the items that is test.
+    """
+    from sklearn.datasets import load_digits
+
+    images, truth = load_digits(return_X_y=True)
+    n_items = len(truth)
+    split = np.full(n_items, "train")
+    split[rng.permutation(n_items)[: round(test_share * n_items)]] = "test"
+    items = Items(
+        kind="image",
+        inputs={"x": (images / 16).astype(np.float32).reshape(n_items, 1, 8, 8)},
+        split=split,
+        n_classes=10,
+        truth=truth.astype(np.int64),
+    )
+    return items, None

@@ -1,0 +1,1 @@
+"""One LightningModule a paper, and the classifier of the two-stage baselines."""

@@ -1,0 +1,1 @@
+"""Tensors to losses, differentiable. torch only."""

@@ -1,0 +1,70 @@
+"""Pictures of a finished run, from the files in its folder."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from annorun import results
+
+Row = dict[str, str]
+
+
+def figure(folder: Path) -> Path:
+    """Draw figure.png: learning curves, and learned against true expertise where both are known."""
+    curves = results.read_csv(folder / "metrics.csv")
+    everybody = results.read_csv(folder / "annotators.csv")
+    annotators = [r for r in everybody if r["expertise"]]
+    moving = [k for k in (curves[0] if curves else {}) if k.startswith("annotators/")]
+    panels = 2 + bool(moving) + any(r["true_expertise"] for r in annotators)
+    # no pyplot: nothing global, and no window, in a process that runs many cells
+    picture = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = iter(picture.subplots(1, panels, squeeze=False)[0])
+    _curves(next(axes), curves, {"train/acc": "training", "val/acc": "validation"}, "accuracy")
+    _curves(next(axes), curves, {"train/loss": "training", "val/loss": "validation"}, "loss")
+    if moving:
+        labels = {k: everybody[int(k.split("/")[1])]["annotator"] for k in moving}
+        _curves(next(axes), curves, labels, "learned expertise", legend=len(moving) <= 8)
+    if any(r["true_expertise"] for r in annotators):
+        _against(next(axes), [r for r in annotators if r["true_expertise"]])
+    path = folder / "figure.png"
+    picture.suptitle(folder.name, fontsize=8)
+    picture.savefig(path, dpi=120)
+    return path
+
+
+def _curves(
+    axis: Axes, rows: list[Row], labels: dict[str, str], what: str, legend: bool = True
+) -> None:
+    for key, label in labels.items():
+        points = [(float(r["step"]), float(r[key])) for r in rows if r.get(key)]
+        if points:
+            axis.plot(*zip(*points, strict=True), label=label)
+    axis.set_xlabel("step")
+    axis.set_ylabel(what)
+    if what != "loss":
+        axis.set_ylim(-0.02, 1.02)
+    if legend and axis.lines:
+        for text in axis.legend(frameon=False, fontsize=8).get_texts():
+            # names are the user's: a dollar in them is a dollar
+            text.set_parse_math(False)
+
+
+def _against(axis: Axes, rows: list[Row]) -> None:
+    true = [float(r["true_expertise"]) for r in rows]
+    axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    axis.scatter(true, [float(r["expertise"]) for r in rows], s=24, zorder=3)
+    if len(rows) <= 8:
+        for r, x in zip(rows, true, strict=True):
+            place, side = (x, float(r["expertise"])), "right" if x > 0.5 else "left"
+            shift = (-6 if x > 0.5 else 6, 4)
+            name = axis.annotate(
+                r["annotator"], place, xytext=shift, textcoords="offset points", ha=side
+            )
+            name.set_parse_math(False)
+    axis.set_xlabel("true expertise")
+    axis.set_ylabel("learned expertise")
+    axis.set_xlim(-0.04, 1.04)
+    axis.set_ylim(-0.04, 1.04)

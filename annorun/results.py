@@ -1,0 +1,228 @@
+"""A run's folder: its identity, its state, its row, and the files beside it.
+
+`row.json` exists exactly when the run is finished: it is written last, to a temporary file that is
+synced and then renamed. A failed run has `error.txt` instead.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from annorun.check import GROUPS, family, is_path
+from annorun.votes import Floats, Ints, Items, Votes
+
+State = Literal["absent", "failed", "done"]
+# what cannot change the result
+VOLATILE = (
+    "name",
+    "out_root",
+    "mode",
+    "logger",
+    "choices",
+    "overrides",
+    "also",
+    "smoke",
+    "keys",
+    "metric",
+)
+PLACEMENT = ("accelerator", "threads")
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Return 16 hex digits of everything in a resolved config that can change the result.
+
+    The data file's size and checksum stand in place of its path, and so does a local model's.
+    """
+    kept = {k: v for k, v in config.items() if k not in VOLATILE}
+    kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
+    if isinstance(path := config["dataset"].get("path"), str):
+        kept["dataset"] = {**config["dataset"], "path": checksum(Path(path).expanduser())}
+    used = family(config)
+    # names of networks that this run does not use cannot matter
+    kept["model_size"] = {"start": config["model_size"]["start"]} if used else {}
+    if used:
+        model = config["model_size"][used]
+        kept["model_size"][used] = checksum(Path(model).expanduser()) if is_path(model) else model
+    else:
+        kept.pop("trainer")
+        kept["method"] = {**config["method"], "module": None}
+    text = json.dumps(kept, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checksum(path: Path) -> list[Any]:
+    """Return [name, size, sha256] of a file, or of every file of a folder by its relative name."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    found = []
+    for file in files:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = file.relative_to(path).as_posix() if file != path else ""
+        found.append([name, file.stat().st_size, digest])
+    return found
+
+
+def folder(config: dict[str, Any], identity: str) -> Path:
+    """Return where a run's files go; the name says what it is."""
+    choices = config["choices"]
+    words = [choices[g] for g in ("method", "dataset", "noise", "annotator_dist", "model_size")]
+    leaf = "-".join([*words, f"s{config['seed']}", identity[:8]])
+    return Path(config["out_root"]).expanduser() / str(config["name"]) / leaf
+
+
+def state(folder: Path) -> State:
+    """Return the state of a run's folder."""
+    if (folder / "row.json").is_file():
+        return "done"
+    return "failed" if (folder / "error.txt").is_file() else "absent"
+
+
+def begin(folder: Path) -> None:
+    """Make an empty folder for a run; what an earlier try left there goes."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def fail(folder: Path, text: str) -> None:
+    """Leave error.txt."""
+    (folder / "error.txt").write_text(text, encoding="utf-8")
+
+
+def write_row(folder: Path, row: dict[str, Any]) -> None:
+    """Write row.json, atomically: from here on the run is done."""
+    temporary = folder / "row.json.part"
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(row, stream, indent=1, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(folder / "row.json")
+
+
+def read_row(folder: Path) -> dict[str, Any]:
+    """Return the row of a finished run."""
+    row: dict[str, Any] = json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    return row
+
+
+def read_rows(root: Path) -> list[dict[str, Any]]:
+    """Return the rows of all finished runs below a folder, in the order of their folders' names."""
+    return [read_row(path.parent) for path in sorted(root.rglob("row.json"))]
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table; floats in full precision, None as an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV; lines above the header that begin with # are comments."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(dropwhile(lambda line: line.startswith("#"), stream)))
+
+
+def new_row(config: dict[str, Any], identity: str) -> dict[str, Any]:
+    """Return the part of a row that is known before the run."""
+    commit, dirty = _commit()
+    return {
+        "id": identity,
+        "name": config["name"],
+        "status": "done",
+        "choices": {g: config["choices"][g] for g in GROUPS},
+        "overrides": config["overrides"],
+        "seed": config["seed"],
+        "data_seed": config["data_seed"],
+        "versions": _versions(),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("annorun", "torch", "lightning", "transformers", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit and whether it was changed; None for an installed wheel."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None, None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def write_annotators(
+    folder: Path, items: Items, votes: Votes, learned: Floats | None, planted: Floats | None
+) -> None:
+    """Write annotators.csv; learned and planted are on one scale, NaN and None are empty cells."""
+    names = items.annotator_names or range(votes.n_annotators)
+    count = np.bincount(votes.annotator, minlength=votes.n_annotators)
+    group = [""] * votes.n_annotators if votes.group is None else votes.group.tolist()
+    if votes.group is not None and items.group_names:
+        group = [items.group_names[g] for g in votes.group]
+    header = ("annotator", "votes", "group", "task", "expertise", "true_expertise")
+    columns = (names, count.tolist(), group, [""] * votes.n_annotators)
+    numbers = (_cells(learned, votes.n_annotators), _cells(planted, votes.n_annotators))
+    write_csv(folder / "annotators.csv", header, zip(*columns, *numbers, strict=True))
+
+
+def write_labels(folder: Path, items: Items, votes: Votes, probs: Floats, labels: Ints) -> None:
+    """Write labels.csv: what the aggregator says of every item that has a vote."""
+    classes = items.classes()
+    rows = (
+        (items.name(i), "", classes[labels[i]], *probs[i].tolist())
+        for i in np.unique(votes.item).tolist()
+    )
+    write_csv(folder / "labels.csv", ("item", "group", "label", *_columns(classes)), rows)
+
+
+def write_predictions(folder: Path, items: Items, probs: Floats) -> None:
+    """Write predictions.csv: what the network says of every test item."""
+    classes = items.classes()
+    test = np.flatnonzero(items.split == "test")
+    truth = np.full(len(items), -1) if items.truth is None else items.truth
+    rows = (
+        (
+            items.name(i),
+            classes[p.argmax()],
+            classes[truth[i]] if truth[i] >= 0 else "",
+            *p.tolist(),
+        )
+        for i, p in zip(test.tolist(), probs, strict=True)
+    )
+    write_csv(folder / "predictions.csv", ("item", "label", "truth", *_columns(classes)), rows)
+
+
+def _columns(classes: list[str]) -> list[str]:
+    return [f"p_{name}" for name in classes]
+
+
+def _cells(values: Floats | None, n: int) -> list[float | None]:
+    return [None] * n if values is None else [None if np.isnan(v) else float(v) for v in values]

@@ -1,0 +1,204 @@
+"""One run, top to bottom: data, votes, aggregate, train, row. `run(cfg) -> row` needs no CLI.
+
+A run that needs no network never imports torch. Whatever the user can have got wrong raises
+ConfigError before the run's folder is made.
+"""
+
+import importlib
+import resource
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from annorun import check, config, results, show
+from annorun.errors import ConfigError
+from annorun.noise import planted_accuracy
+from annorun.scores import calibration, hard, recovery
+from annorun.seeds import rng
+from annorun.signature import parameters
+from annorun.votes import Floats, Items, Posterior, Votes, hard_labels
+
+
+@dataclass(frozen=True, eq=False)
+class Crowd:
+    """Items, votes, and how accurate each annotator is known to be, (n_annotators,) or None."""
+
+    items: Items
+    votes: Votes
+    accuracy: Floats | None
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Run one cell, or return its row if it is finished.
+
+    Args:
+        cfg: from `annorun.config.compose`, or the command line.
+
+    Returns:
+        The row, as in row.json.
+
+    Raises:
+        ConfigError: the config or a data file is wrong; nothing has been written.
+    """
+    config.check(cfg)
+    c = config.plain(cfg)
+    identity = results.identity(c)
+    folder = results.folder(c, identity)
+    if c["mode"] == "cached" and results.state(folder) == "done":
+        row = results.read_row(folder)
+        show.finished(row, folder, cached=True)
+        return row
+    start = time.perf_counter()
+    for path in check.GIVEN:
+        # a method's module imports torch: not before the data have been read
+        if path != "method.module":
+            resolve(path, c)
+    crowd = load(c)
+    network = training(c, crowd) if check.family(c) else None
+    results.begin(folder)
+    try:
+        OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
+        metrics, device, steps = execute(c, crowd, network, folder)
+    except BaseException:
+        results.fail(folder, traceback.format_exc())
+        raise
+    finally:
+        # the next cell of this process must not write into this one's run
+        if "wandb" in sys.modules:
+            import wandb
+
+            wandb.finish()
+    row = results.new_row(c, identity) | {
+        "metrics": {k: float(v) for k, v in metrics.items() if np.isfinite(v)},
+        "steps": steps,
+        "seconds": round(time.perf_counter() - start, 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "device": device,
+    }
+    results.write_row(folder, row)
+    show.finished(row, folder)
+    return row
+
+
+def load(c: dict[str, Any]) -> Crowd:
+    """Read the items, and take their votes or simulate them; `data_seed` alone decides."""
+    seed = c["data_seed"]
+    reader = {k: v for k, v in c["dataset"].items() if k not in check.DECLARED["dataset"]}
+    items, votes = build(reader, rng=rng(seed, "dataset"))
+    pool = build(c["annotator_dist"])
+    if pool is None:
+        if votes is None:
+            raise ConfigError("annotator_dist=real: the data have no votes of their own")
+        known = None if items.truth is None else recovery.empirical_accuracy(votes, items.truth)
+        return Crowd(items, votes, known)
+    train = np.flatnonzero(items.split == "train")
+    drawn = build(
+        c["noise"],
+        truth=items.truth[train],
+        pool=pool,
+        n_classes=items.n_classes,
+        rng=rng(seed, "noise"),
+    )
+    votes = replace(drawn, item=train[drawn.item], n_items=len(items))
+    keys = {k: v for k, v in c["noise"].items() if k != "_target_"}
+    known = planted_accuracy(pool=pool, n_classes=items.n_classes, **keys)
+    return Crowd(items, votes, known)
+
+
+def training(c: dict[str, Any], crowd: Crowd) -> Any:
+    """Build what training needs; the only door to torch."""
+    from annorun.training import Training
+
+    resolve("method.module", c)
+    return Training(c, crowd.items, crowd.votes, build)
+
+
+def execute(
+    c: dict[str, Any], crowd: Crowd, network: Any, folder: Path
+) -> tuple[dict[str, float], str, int]:
+    """Aggregate if asked, train if asked; return metrics, device and steps."""
+    items, votes = crowd.items, crowd.votes
+    metrics: dict[str, float] = {}
+    target, learned, scale = None, None, "accuracy"
+    if c["method"]["aggregator"]:
+        posterior = build(c["method"]["aggregator"], votes=votes, rng=rng(c["seed"], "aggregator"))
+        labels = hard_labels(posterior.probs, rng=rng(c["seed"], "ties"))
+        metrics |= aggregated(crowd, posterior, labels)
+        learned = posterior.accuracy
+        results.write_labels(folder, items, votes, posterior.probs, labels)
+        soft = (c["method"]["module"] or {}).get("target") == "soft"
+        target = posterior.probs if soft else np.eye(items.n_classes)[labels]
+    if network:
+        fitted = network.fit(target, folder)
+        metrics |= fitted.metrics
+        if fitted.expertise is not None:
+            learned, scale = fitted.expertise, fitted.scale
+        test = items.split == "test"
+        results.write_predictions(folder, items, fitted.probs)
+        if items.truth is not None and len(fitted.probs):
+            metrics |= scores("test", fitted.probs, items.truth[test])
+    planted = crowd.accuracy
+    if planted is not None and scale == "mixture":
+        planted = recovery.mixture_equivalent(planted, items.n_classes)
+    if learned is not None and planted is not None:
+        metrics |= recovery.recovery(learned, planted)
+    results.write_annotators(folder, items, votes, learned, planted)
+    if network:
+        from annorun.plots import figure
+
+        figure(folder)
+    return metrics, network.device if network else "cpu", network.steps if network else 0
+
+
+def aggregated(crowd: Crowd, posterior: Posterior, labels: Any) -> dict[str, float]:
+    """Return how good the labels of the voted items are, where the truth is known."""
+    found = {
+        "labels/iterations": float(len(posterior.trace)),
+        "labels/converged": float(posterior.converged),
+    }
+    if crowd.items.truth is not None:
+        voted = np.unique(crowd.votes.item)
+        known = voted[crowd.items.truth[voted] >= 0]
+        if len(known):
+            found |= scores(
+                "labels", posterior.probs[known], crowd.items.truth[known], labels[known]
+            )
+    return found
+
+
+def scores(split: str, probs: Floats, truth: Any, labels: Any = None) -> dict[str, float]:
+    """Return the metrics of a split, against known truth."""
+    known = truth >= 0
+    probs, truth = probs[known], truth[known]
+    guess = probs.argmax(axis=1) if labels is None else labels[known]
+    return {
+        f"{split}/acc": hard.accuracy(probs, truth),
+        f"{split}/macro_f1": hard.macro_f1(guess, truth, probs.shape[1]),
+        f"{split}/nll": calibration.nll(probs, truth),
+        f"{split}/ece": calibration.ece(probs, truth),
+    }
+
+
+def build(node: dict[str, Any], **given: Any) -> Any:
+    """Call a node's target with its values, and with those given things that it takes."""
+    taken = {k: v for k, v in given.items() if k in parameters(node["_target_"])}
+    return instantiate(node, _convert_="all", _partial_=True)(**taken)
+
+
+def resolve(path: str, c: dict[str, Any]) -> None:
+    """Refuse a target whose own module lies outside the allow-list, whatever name led to it."""
+    group, _, part = path.partition(".")
+    node = c[group].get(part) if part else c[group]
+    if node is None:
+        return
+    module, _, name = node["_target_"].rpartition(".")
+    home = getattr(getattr(importlib.import_module(module), name), "__module__", None)
+    if not check.allowed_target(f"{home}."):
+        raise ConfigError(f"{path}._target_={node['_target_']}: is of {home}, which is not allowed")

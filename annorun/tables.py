@@ -1,0 +1,124 @@
+"""Rows to a table: mean and standard deviation over seeds, beside what was published.
+
+Reads rows (row.json), never a tracker. A cell is one setting of the table's keys; its runs differ
+by seed. Accuracies and other scores are shown as they are stored, in [0, 1].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annorun import results
+
+Key = tuple[str, ...]
+HEADER = ("ours", "std", "seeds", "missing", "failed", "paper", "difference")
+UNKNOWN = "not published in our sources"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of a table.
+
+    Attributes:
+        key: values of the table's keys.
+        values: one finished run each.
+        missing, failed: runs without a row.
+        paper: the published value; UNKNOWN where the paper has the cell and we could not read it;
+            None where the paper has no such cell.
+    """
+
+    key: Key
+    values: tuple[float, ...] = ()
+    missing: int = 0
+    failed: int = 0
+    paper: float | str | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the finished runs."""
+        return float(np.mean(self.values)) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the finished runs; None below two."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        known = isinstance(self.paper, float) and self.values
+        return self.mean - self.paper if known else None  # type: ignore[operator]
+
+
+def key_of(choices: dict[str, str], names: Sequence[str]) -> Key:
+    """Return the values of a table's keys for one run."""
+    return tuple(choices[name] for name in names)
+
+
+def published(path: Path, names: Sequence[str]) -> dict[Key, float | str]:
+    """Read expected/NAME.csv: the keys and `value`, which is empty where we could not read it."""
+    rows = results.read_csv(path) if path.is_file() else []
+    return {tuple(r[n] for n in names): float(r["value"]) if r["value"] else UNKNOWN for r in rows}
+
+
+def collect(
+    runs: Sequence[tuple[Key, Path]], metric: str, expected: dict[Key, float | str]
+) -> list[Cell]:
+    """Return the table's cells, ours in the order of the runs, then those only the paper has.
+
+    Args:
+        runs: the key and the folder of every run that the sweep asks for.
+        metric: a name in row.json's metrics.
+        expected: from `published`.
+    """
+    found: dict[Key, dict[str, Any]] = {}
+    # two sweep files of one table may ask for the same run
+    for key, folder in dict.fromkeys(runs):
+        cell = found.setdefault(key, {"values": [], "missing": 0, "failed": 0})
+        state = results.state(folder)
+        value = results.read_row(folder)["metrics"].get(metric) if state == "done" else None
+        if value is not None:
+            cell["values"].append(value)
+        else:
+            cell["failed" if state == "failed" else "missing"] += 1
+    ours = [
+        Cell(key, tuple(c["values"]), c["missing"], c["failed"], expected.get(key))
+        for key, c in found.items()
+    ]
+    return ours + [Cell(key, paper=value) for key, value in expected.items() if key not in found]
+
+
+def lines(cells: Sequence[Cell]) -> list[list[str]]:
+    """Return the cells as text, in the columns of HEADER after the keys."""
+    return [
+        [
+            *cell.key,
+            _number(cell.mean),
+            _number(cell.std),
+            str(len(cell.values)),
+            str(cell.missing),
+            str(cell.failed),
+            cell.paper if isinstance(cell.paper, str) else _number(cell.paper),
+            _number(cell.difference, sign=True),
+        ]
+        for cell in cells
+    ]
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    return "" if value is None else f"{value:+.4f}" if sign else f"{value:.4f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its columns aligned for a person who reads the source."""
+    table = [list(header), *[list(row) for row in rows]]
+    widths = [max(3, *(len(row[i]) for row in table)) for i in range(len(header))]
+    text = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in table
+    ]
+    text.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
+    return "\n".join(text)

@@ -1,0 +1,59 @@
+"""What every test starts from: no network, one thread, no state left by Hydra."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+# read by huggingface_hub when it is imported, and inherited by subprocesses
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One torch thread, and no composed config from another test."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # annorun.cli sets it
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Compose:
+    """Return a function: overrides -> checked config that writes below tmp_path/runs."""
+    from annorun import config
+
+    def composed(*overrides: str, name: str = "config") -> DictConfig:
+        return config.compose(name, [f"out_root='{tmp_path / 'runs'}'", *overrides])
+
+    return composed
+
+
+@pytest.fixture
+def data() -> Path:
+    """Return the folder of the real data sets, where there is one."""
+    folder = os.environ.get("ANNORUN_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ANNORUN_DATA names no folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Return a CSV of 8 items, 3 annotators; `ann` and `bob` agree, `cy` errs on every third."""
+    lines = ["task,worker,label"]
+    for i in range(8):
+        label = i % 2
+        lines += [f"t{i},ann,{label}", f"t{i},bob,{label}", f"t{i},cy,{label ^ (i % 3 == 0)}"]
+    path = tmp_path / "votes.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,46 @@
+import sys
+
+import numpy as np
+
+from annorun.dataset.digits import digits
+from annorun.seeds import rng
+
+
+def test_images_are_scaled_and_split_by_item() -> None:
+    items, votes = digits(rng=rng(0, "split"))
+    assert votes is None
+    x = items.inputs["x"]
+    assert x.shape == (1797, 1, 8, 8) and x.dtype == np.float32
+    assert x.min() == 0 and x.max() == 1
+    assert items.kind == "image" and items.n_classes == 10 and items.truth is not None
+    assert (items.split == "test").sum() == round(0.3 * 1797)
+    assert set(items.split) == {"train", "test"}
+
+
+def test_pixels_stay_with_their_digit() -> None:
+    """A zero has a hole and a one has not: the middle 2 x 2 pixels are darker on the mean image."""
+    items, _ = digits(rng=rng(0, "split"))
+    middle = items.inputs["x"][:, 0, 3:5, 3:5].mean(axis=(1, 2))
+    assert middle[items.truth == 0].mean() < 0.2 < 0.6 < middle[items.truth == 1].mean()
+
+
+def test_the_generator_alone_moves_the_split() -> None:
+    first, again, other = (digits(rng=rng(seed, "split"))[0] for seed in (0, 0, 1))
+    assert (first.split == again.split).all()
+    assert (first.split != other.split).any()
+    np.testing.assert_array_equal(first.inputs["x"], other.inputs["x"])
+
+
+def test_no_test_items() -> None:
+    items, _ = digits(rng=rng(0, "split"), test_share=0.0)
+    assert (items.split == "train").all()
+
+
+def test_every_digit_file_is_read_without_torch() -> None:
+    import subprocess
+
+    code = (
+        "import sys, numpy, annorun.dataset.digits as d; assert 'sklearn' not in sys.modules;"
+        "d.digits(rng=numpy.random.default_rng(0)); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

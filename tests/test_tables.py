@@ -1,0 +1,117 @@
+"""Rows to a table: mean and deviation by hand, what is missing, what was published."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from annorun import config, tables
+from annorun.tables import UNKNOWN, Cell, collect, lines, markdown, published
+
+KEYS = ("method", "annotator_dist")
+
+
+def done(folder: Path, **metrics: float) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "row.json").write_text(json.dumps({"metrics": metrics}))
+    return folder
+
+
+def failed(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("Traceback")
+    return folder
+
+
+def test_mean_and_sample_deviation_by_hand() -> None:
+    """.6, .7, .9: mean 2.2/3; squares of deviations sum to .14/3, over n - 1 = 2: .07/3."""
+    cell = Cell(("a",), (0.6, 0.7, 0.9), paper=0.5)
+    assert cell.mean == pytest.approx(2.2 / 3)
+    assert cell.std == pytest.approx((0.07 / 3) ** 0.5)
+    assert cell.difference == pytest.approx(2.2 / 3 - 0.5)
+
+
+def test_one_run_has_no_deviation_and_none_has_no_mean() -> None:
+    assert (Cell(("a",), (0.5,)).std, Cell(("a",), (0.5,)).mean) == (None, 0.5)
+    assert (Cell(("a",)).mean, Cell(("a",), paper=0.5).difference) == (None, None)
+    assert Cell(("a",), (0.5,), paper=UNKNOWN).difference is None
+
+
+def test_a_partial_sweep_gives_a_partial_table(tmp_path: Path) -> None:
+    runs = [
+        (("realm", "spread"), done(tmp_path / "a", **{"test/acc": 0.8})),
+        (("realm", "spread"), done(tmp_path / "b", **{"test/acc": 0.6})),
+        (("realm", "spread"), failed(tmp_path / "c")),
+        (("realm", "spread"), tmp_path / "never begun"),
+        (("noisy", "spread"), tmp_path / "nor this"),
+        (("noisy", "spread"), done(tmp_path / "d", **{"test/nll": 0.6})),
+    ]
+    expected = {("realm", "spread"): 0.75, ("oracle", "spread"): 0.9, ("x", "y"): UNKNOWN}
+    cells = collect(runs, "test/acc", expected)
+    assert [c.key[0] for c in cells] == ["realm", "noisy", "oracle", "x"]
+    assert (cells[0].values, cells[0].missing, cells[0].failed) == ((0.8, 0.6), 1, 1)
+    # done, but without the metric: counted as missing, never as a number
+    assert (cells[1].values, cells[1].missing, cells[1].failed) == ((), 2, 0)
+    assert cells[0].difference == pytest.approx(-0.05)
+    text = lines(cells)
+    assert text[0] == ["realm", "spread", "0.7000", "0.1414", "2", "1", "1", "0.7500", "-0.0500"]
+    assert text[1] == ["noisy", "spread", "", "", "0", "2", "0", "", ""]
+    assert text[2] == ["oracle", "spread", "", "", "0", "0", "0", "0.9000", ""]
+    assert text[3][-2:] == [UNKNOWN, ""]
+
+
+def test_a_run_that_two_sweep_files_ask_for_counts_once(tmp_path: Path) -> None:
+    folder = done(tmp_path / "a", **{"test/acc": 0.8})
+    cells = collect([(("realm", "x"), folder), (("realm", "x"), folder)], "test/acc", {})
+    assert cells[0].values == (0.8,)
+
+
+def test_a_zero_is_a_value(tmp_path: Path) -> None:
+    folder = done(tmp_path / "a", **{"test/acc": 0.0})
+    (cell,) = collect([(("realm", "x"), folder)], "test/acc", {("realm", "x"): 0.0})
+    assert lines([cell])[0][2:] == ["0.0000", "", "1", "0", "0", "0.0000", "+0.0000"]
+
+
+def test_published_values(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "# origin\n# more\nmethod,annotator_dist,value\nrealm,spread,0.5\nnoisy,spread,\n"
+    )
+    assert published(path, KEYS) == {("realm", "spread"): 0.5, ("noisy", "spread"): UNKNOWN}
+    assert published(tmp_path / "none.csv", KEYS) == {}
+
+
+def test_every_expected_file_reads() -> None:
+    folder = config.experiments_dir() / "expected"
+    files = sorted(folder.glob("*.csv"))
+    assert len(files) >= 1
+    for path in files:
+        assert path.stem in config.sweeps()
+        header = next(x for x in path.read_text().splitlines() if not x.startswith("#"))
+        *keys, value = header.split(",")
+        assert value == "value"
+        found = published(path, keys)
+        n_rows = len([x for x in path.read_text().splitlines() if x and not x.startswith("#")]) - 1
+        assert len(found) == n_rows, f"{path}: a cell is there twice"
+        assert all(v == UNKNOWN or 0 <= float(v) <= 1 for v in found.values())
+
+
+def test_markdown_is_well_formed() -> None:
+    text = markdown(["a", "long name"], [["x", ""], ["yy", "z" * 12]]).splitlines()
+    assert len(text) == 4
+    assert len({len(line) for line in text}) == 1
+    assert all(line.startswith("| ") and line.endswith(" |") for line in text)
+    assert all(line.count("|") == 3 for line in text)
+    assert set(text[1]) == set("|- ")
+
+
+def test_a_csv_of_the_lines_reads_back() -> None:
+    cells = lines([Cell(("realm", "spread"), (0.5, 0.7), paper=0.25)])
+    out = io.StringIO()
+    csv.writer(out).writerows([[*KEYS, *tables.HEADER], *cells])
+    (row,) = csv.DictReader(io.StringIO(out.getvalue()))
+    assert float(row["ours"]) == 0.6
+    assert float(row["difference"]) == pytest.approx(0.35)
+    assert row["seeds"] == "2"

@@ -1,0 +1,123 @@
+"""The shared dataclasses: what Votes refuses, its order, and how ties are drawn."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from annorun.errors import ConfigError
+from annorun.votes import Items, TaskSpec, Votes, hard_labels
+
+SIZES = {"n_items": 4, "n_annotators": 3, "n_classes": 3}
+ROWS = [(0, 0, 2), (0, 1, 1), (1, 2, 0), (3, 0, 0), (3, 2, 1)]
+
+
+def votes(rows: list[tuple[int, int, int]] = ROWS, **more: object) -> Votes:
+    item, annotator, label = zip(*rows, strict=True)
+    return Votes(item, annotator, label, **{**SIZES, **more})  # type: ignore[arg-type]
+
+
+def test_shuffled_rows_are_the_same_votes() -> None:
+    order = np.random.default_rng(0).permutation(len(ROWS))
+    one, two = votes(), votes([ROWS[i] for i in order])
+    for name in ("item", "annotator", "label"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert list(zip(one.item, one.annotator, one.label, strict=True)) == ROWS
+
+
+def test_explanations_travel_with_their_votes() -> None:
+    shuffled = votes(ROWS[::-1], explanation=tuple("edcba"))
+    assert shuffled.explanation == tuple("abcde")
+
+
+def test_dense_and_counts() -> None:
+    assert votes().dense().tolist() == [[2, 1, -1], [-1, -1, 0], [-1, -1, -1], [0, -1, 1]]
+    assert votes().counts().tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0]]
+    assert len(votes()) == 5
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ((4, 0, 0), "item 4 (vote 5) is not in 0..3"),
+        ((0, 3, 0), "annotator 3 (vote 5) is not in 0..2"),
+        ((0, 2, 3), "label 3 (vote 5) is not in 0..2"),
+        ((0, 2, -1), "label -1 (vote 5) is not in 0..2"),
+        ((-1, 0, 0), "item -1 (vote 5) is not in 0..3"),
+        ((3, 2, 0), "annotator 2 labelled item 3 more than once"),
+        ((3, 2, 1), "annotator 2 labelled item 3 more than once"),
+    ],
+)
+def test_bad_votes_are_refused(row: tuple[int, int, int], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        votes([*ROWS, row])
+    assert words in str(error.value)
+
+
+def test_several_labels_are_allowed_where_the_task_is_multi_label() -> None:
+    several = votes([*ROWS, (3, 2, 0)], multi_label=True)
+    assert several.counts()[3].tolist() == [2, 1, 0]
+    with pytest.raises(ValueError, match="no dense form"):
+        several.dense()
+    with pytest.raises(ConfigError, match="more than once"):
+        votes([*ROWS, (3, 2, 1)], multi_label=True)
+
+
+def test_columns_of_different_length_are_refused() -> None:
+    with pytest.raises(ConfigError, match="differ in shape"):
+        Votes([0, 1], [0], [0, 0], **SIZES)  # type: ignore[arg-type]
+
+
+def test_no_votes_at_all() -> None:
+    none = Votes([], [], [], **SIZES)  # type: ignore[arg-type]
+    assert none.counts().sum() == 0
+    assert (none.dense() == -1).all()
+
+
+def test_votes_are_read_only() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        votes().label[0] = 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        votes().n_items = 5  # type: ignore[misc]
+
+
+def test_names_of_items_and_classes() -> None:
+    items = Items(kind="votes", inputs={}, split=np.array(["train"] * 2), n_classes=2)
+    assert (items.name(1), items.classes(), len(items)) == ("1", ["0", "1"], 2)
+    named = dataclasses.replace(items, names=["a", "b"], class_names=["no", "yes"])
+    assert (named.name(1), named.classes()) == ("b", ["no", "yes"])
+
+
+def test_a_spec_is_plain_and_comes_back() -> None:
+    spec = TaskSpec(kind="image", n_classes=10, n_annotators=3, input_shape=(1, 8, 8))
+    assert TaskSpec(**spec.plain()) == spec
+
+
+def test_hard_labels_take_the_most_probable() -> None:
+    probs = np.array([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
+    assert hard_labels(probs, rng=np.random.default_rng(0)).tolist() == [1, 0]
+
+
+def test_ties_are_drawn_fairly_and_by_the_generator() -> None:
+    """2000 rows of a tie between classes 0 and 2: a binomial(2000, .5), within 4 deviations."""
+    probs = np.tile([0.4, 0.2, 0.4], (2000, 1))
+    one = hard_labels(probs, rng=np.random.default_rng(1))
+    assert set(one.tolist()) == {0, 2}
+    assert abs((one == 0).mean() - 0.5) < 4 * np.sqrt(0.25 / 2000)
+    np.testing.assert_array_equal(one, hard_labels(probs, rng=np.random.default_rng(1)))
+    assert (one != hard_labels(probs, rng=np.random.default_rng(2))).any()
+
+
+def test_a_tie_moves_no_other_draw() -> None:
+    tied = np.tile([0.5, 0.5], (50, 1))
+    other = tied.copy()
+    other[7] = [0.9, 0.1]
+    one = hard_labels(tied, rng=np.random.default_rng(3))
+    two = hard_labels(other, rng=np.random.default_rng(3))
+    np.testing.assert_array_equal(np.delete(one, 7), np.delete(two, 7))
+
+
+def test_ties_up_to_rounding_are_ties() -> None:
+    probs = np.tile([0.1 + 0.2, 0.3, 0.4 - 1e-9], (500, 1))
+    probs[:, 2] = 0.3 * (1 - 1e-12)
+    assert set(hard_labels(probs, rng=np.random.default_rng(0)).tolist()) == {0, 1, 2}
