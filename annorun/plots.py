@@ -47,7 +47,8 @@ def _curves(
     if what != "loss":
         axis.set_ylim(-0.02, 1.02)
     if legend and axis.lines:
-        for text in axis.legend(frameon=False, fontsize=8).get_texts():
+        title = "annotator" if what == "learned expertise" else None
+        for text in axis.legend(frameon=False, fontsize=8, title=title).get_texts():
             # names are the user's: a dollar in them is a dollar
             text.set_parse_math(False)
 
@@ -57,14 +58,23 @@ def _against(axis: Axes, rows: list[Row]) -> None:
     axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     axis.scatter(true, [float(r["expertise"]) for r in rows], s=24, zorder=3)
     if len(rows) <= 8:
-        for r, x in zip(rows, true, strict=True):
-            place, side = (x, float(r["expertise"])), "right" if x > 0.5 else "left"
-            shift = (-6 if x > 0.5 else 6, 4)
-            name = axis.annotate(
-                r["annotator"], place, xytext=shift, textcoords="offset points", ha=side
+        for place, names in _together(rows).items():
+            side, shift = ("right", -6) if place[0] > 0.5 else ("left", 6)
+            text = axis.annotate(
+                ", ".join(names), place, xytext=(shift, 4), textcoords="offset points", ha=side
             )
-            name.set_parse_math(False)
+            text.set_parse_math(False)
     axis.set_xlabel("true expertise")
     axis.set_ylabel("learned expertise")
     axis.set_xlim(-0.04, 1.04)
     axis.set_ylim(-0.04, 1.04)
+
+
+def _together(rows: list[Row]) -> dict[tuple[float, float], list[str]]:
+    """Return the names at each place; those too near to be read apart share one."""
+    found: dict[tuple[float, float], list[str]] = {}
+    for r in rows:
+        x, y = float(r["true_expertise"]), float(r["expertise"])
+        near = next((p for p in found if abs(p[0] - x) < 0.1 and abs(p[1] - y) < 0.06), (x, y))
+        found.setdefault(near, []).append(r["annotator"])
+    return found

@@ -88,6 +88,7 @@ def measured(name: str, configs: list[DictConfig]) -> str:
             rows.append(results.read_row(folder))
     metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
     path = config.experiments_dir() / "measured" / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
     results.write_csv(
         path,
         [*choices, "seed", "data_seed", *metrics, "steps", "seconds", "device"],

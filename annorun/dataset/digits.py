@@ -2,20 +2,29 @@
 
 import numpy as np
 
-from annorun.kinds import Share
+from annorun.errors import ConfigError
+from annorun.kinds import Count, Share
 from annorun.votes import Items
 
 
-def digits(*, rng: np.random.Generator, test_share: Share = 0.3) -> tuple[Items, None]:
+def digits(
+    *, rng: np.random.Generator, n_classes: Count = 10, test_share: Share = 0.3
+) -> tuple[Items, None]:
     """Read the digits, pixels scaled from 0..16 to [0, 1]; the votes are simulated.
 
     Args:
         rng: draws the test items, each as likely as any other (not stratified).
+        n_classes: only the digits below it, 2 to 10.
         test_share: share of the items that is test.
+
+    Raises:
+        ConfigError: n_classes is out of range.
     """
+    if not 2 <= n_classes <= 10:
+        raise ConfigError(f"dataset.n_classes={n_classes}: allowed is 2 to 10")
     from sklearn.datasets import load_digits
 
-    images, truth = load_digits(return_X_y=True)
+    images, truth = load_digits(n_class=n_classes, return_X_y=True)
     n_items = len(truth)
     split = np.full(n_items, "train")
     split[rng.permutation(n_items)[: round(test_share * n_items)]] = "test"
@@ -23,7 +32,7 @@ def digits(*, rng: np.random.Generator, test_share: Share = 0.3) -> tuple[Items,
         kind="image",
         inputs={"x": (images / 16).astype(np.float32).reshape(n_items, 1, 8, 8)},
         split=split,
-        n_classes=10,
+        n_classes=n_classes,
         truth=truth.astype(np.int64),
     )
     return items, None

@@ -1,8 +1,10 @@
 import sys
 
 import numpy as np
+import pytest
 
 from annorun.dataset.digits import digits
+from annorun.errors import ConfigError
 from annorun.seeds import rng
 
 
@@ -29,6 +31,14 @@ def test_the_generator_alone_moves_the_split() -> None:
     assert (first.split == again.split).all()
     assert (first.split != other.split).any()
     np.testing.assert_array_equal(first.inputs["x"], other.inputs["x"])
+
+
+def test_fewer_classes_are_the_digits_below() -> None:
+    items, _ = digits(rng=rng(0, "split"), n_classes=3)
+    assert items.n_classes == 3 and set(items.truth) == {0, 1, 2}
+    assert len(items.truth) == len(items.inputs["x"]) == len(items.split) == 178 + 182 + 177
+    with pytest.raises(ConfigError, match="allowed is 2 to 10"):
+        digits(rng=rng(0, "split"), n_classes=11)
 
 
 def test_no_test_items() -> None:
