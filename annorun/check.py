@@ -5,6 +5,7 @@ Works on plain dicts. A fault is one line: config path, the value, what is allow
 
 import ast
 import os
+import string
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -135,7 +136,19 @@ def _declarations(dataset: dict[str, Any]) -> list[str]:
     provides = dataset.get("provides")
     if not isinstance(provides, list) or not set(map(str, provides)) <= set(PROVIDES):
         found.append(f"dataset.provides={provides}: allowed is a list of {', '.join(PROVIDES)}")
+    if dataset.get("kind") == "choice" and not _is_prompt(dataset.get("prompt")):
+        words = "allowed is a text with {question} and {options}"
+        found.append(f"dataset.prompt={dataset.get('prompt')}: {words}")
     return found
+
+
+def _is_prompt(prompt: Any) -> bool:
+    """Say whether a question and its options, and nothing else, can be filled in."""
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None]
+    except (TypeError, ValueError):
+        return False
+    return set(fields) == {"question", "options"}
 
 
 def family(config: dict[str, Any]) -> str | None:
@@ -212,6 +225,10 @@ def _network_pairs(config: dict[str, Any], name: dict[str, str]) -> list[str]:
         return [
             f"model_size={name['model_size']}: names no {used} network, which "
             f"dataset={name['dataset']} wants; allowed is model_size=tiny or model_size.{used}=NAME"
+        ]
+    if size["start"] == "scratch" and used == "seq2seq" and size[used] != "tiny":
+        return [
+            f"model_size.start=scratch: {size[used]} comes with its weights; allowed is pretrained"
         ]
     if config["trainer"]["precision"] == "16-mixed" and used == "seq2seq":
         return [

@@ -117,13 +117,11 @@ class ImageNet(nn.Module):
 
 
 class FeatureNet(nn.Module):
-    """One hidden layer of 128 over a batch-normalised input, for features of a frozen network."""
+    """One hidden layer of 128, for standardised features of a frozen network."""
 
     def __init__(self, n_features: int, n_classes: int):
         super().__init__()
         self.layers = nn.Sequential(
-            # not affine: only brings the features to one scale
-            nn.BatchNorm1d(n_features, affine=False),
             nn.Linear(n_features, 128),
             nn.ReLU(),
             nn.Dropout(0.5),

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from annorun.check import GROUPS, family, is_path
+from annorun.errors import ConfigError
 from annorun.votes import Floats, Ints, Items, Votes
 
 State = Literal["absent", "failed", "done"]
@@ -65,8 +66,11 @@ def checksum(path: Path) -> list[Any]:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     found = []
     for file in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
         name = file.relative_to(path).as_posix() if file != path else ""
         found.append([name, file.stat().st_size, digest])
     return found

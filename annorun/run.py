@@ -107,8 +107,13 @@ def load(c: dict[str, Any]) -> Crowd:
         rng=rng(seed, "noise"),
     )
     votes = replace(drawn, item=train[drawn.item], n_items=len(items))
-    keys = {k: v for k, v in c["noise"].items() if k != "_target_"}
-    known = planted_accuracy(pool=pool, n_classes=items.n_classes, **keys)
+    # the pool has annotators of its own, whatever names the data's have
+    items = replace(items, annotator_names=None, group_names=None)
+    keys = dict(c["noise"])
+    if keys.pop("_target_").startswith("annorun.noise."):
+        known = planted_accuracy(pool=pool, n_classes=items.n_classes, **keys)
+    else:
+        known = recovery.empirical_accuracy(votes, items.truth)
     return Crowd(items, votes, known)
 
 
@@ -137,6 +142,10 @@ def execute(
         target = posterior.probs if soft else np.eye(items.n_classes)[labels]
     if network:
         fitted = network.fit(target, folder)
+        if not np.isfinite(fitted.probs).all():
+            raise FloatingPointError(
+                "training diverged: the answers are not numbers; lower trainer.lr"
+            )
         metrics |= fitted.metrics
         if fitted.expertise is not None:
             learned, scale = fitted.expertise, fitted.scale
@@ -183,6 +192,7 @@ def scores(split: str, probs: Floats, truth: Any, labels: Any = None) -> dict[st
         f"{split}/macro_f1": hard.macro_f1(guess, truth, probs.shape[1]),
         f"{split}/nll": calibration.nll(probs, truth),
         f"{split}/ece": calibration.ece(probs, truth),
+        f"{split}/brier": calibration.brier(probs, truth),
     }
 
 

@@ -92,7 +92,8 @@ def finished(row: dict[str, Any], folder: Path, cached: bool = False) -> None:
 
 
 def _annotators(console: Console, folder: Path) -> None:
-    rows = results.read_csv(folder / "annotators.csv")
+    path = folder / "annotators.csv"
+    rows = results.read_csv(path) if path.is_file() else []
     known = any(r["true_expertise"] for r in rows)
     if not any(r["expertise"] for r in rows):
         return

@@ -50,8 +50,6 @@ class Training:
         self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
         torch.set_num_threads(t["threads"])
-        # dropout draws from the global generator
-        torch.manual_seed(child(c["seed"], "dropout"))
         family = check.family(c)
         model = c["model_size"][family]
         self.network = {"family": family, "model": model, "weights": self._weights(model)}
@@ -71,6 +69,8 @@ class Training:
             seed=c["seed"],
         )
 
+        # dropout draws from the global generator, on every device
+        torch.manual_seed(child(c["seed"], "dropout"))
         self.data = CrowdData(
             items,
             votes,

@@ -148,15 +148,11 @@ class TaskSpec:
 
     Attributes:
         input_shape: shape of one `features` or `image` input, () otherwise.
-        n_train: items that training sees.
     """
 
     kind: str
     n_classes: int
     n_annotators: int
-    n_train: int = 0
-    n_groups: int = 1
-    n_tasks: int = 1
     input_shape: tuple[int, ...] = field(default=())
 
     def plain(self) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def execute(configs: list[DictConfig]) -> int:
         print(f"\n{number}/{len(configs)}: {' '.join(cfg.overrides)}", flush=True)
         try:
             run(cfg)
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            failed += 1
+            cli.report(error)
         # one failed cell must not stop the others; it has left its error.txt
         except Exception as error:
             failed += 1

@@ -135,13 +135,25 @@ def test_every_baseline_runs(smoke: Smoke, method: str) -> None:
 
 @pytest.mark.parametrize("choose_on", ["votes", "gold"])
 def test_the_best_weights_are_read_back(smoke: Smoke, choose_on: str) -> None:
-    row, folder = smoke(f"trainer.choose_on={choose_on}")
+    """A rate so high that training goes up and down: the row is that of a run to its best step."""
+    wild = ("trainer.lr=0.01", "trainer.schedule=constant", "trainer.val_every=3")
+    row, folder = smoke(*wild, "trainer.max_steps=36", f"trainer.choose_on={choose_on}")
     assert not list(folder.glob("*.ckpt"))
     curves = results.read_csv(folder / "metrics.csv")
-    assert len(curves) == 2
-    assert row["metrics"]["test/nll"] != smoke()[0]["metrics"]["test/nll"] or (
-        float(curves[-1]["val/loss"]) < float(curves[0]["val/loss"])
-    )
+    assert len(curves) == 12
+    losses = [float(c["val/loss"]) for c in curves]
+    scores = [float(c["val/acc"]) for c in curves]
+    best = losses.index(min(losses)) if choose_on == "votes" else scores.index(max(scores))
+    assert best < 11, "the last is the best: this case shows nothing"
+    until, _ = smoke(*wild, f"trainer.max_steps={curves[best]['step']}")
+    last, _ = smoke(*wild, "trainer.max_steps=36")
+    assert row["metrics"]["test/nll"] == until["metrics"]["test/nll"]
+    assert row["metrics"]["test/nll"] != last["metrics"]["test/nll"]
+
+
+def test_a_diverged_run_fails(smoke: Smoke) -> None:
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        smoke("method=noisy", "trainer.lr=1e30")
 
 
 def test_an_aggregation_has_a_row_and_no_network(compose: Compose, table: Path) -> None:

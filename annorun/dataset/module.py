@@ -4,6 +4,7 @@ An item is encoded once however many annotators labelled it: a batch holds its i
 their votes as flat rows that point at them. Inputs are made tensors once, before training.
 """
 
+import string
 from typing import Any
 
 import lightning as L
@@ -17,7 +18,7 @@ from annorun.errors import ConfigError
 from annorun.seeds import child, rng
 from annorun.votes import Ints, Items, Votes
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = string.ascii_lowercase
 MAX_TOKENS = 512
 
 
@@ -61,6 +62,8 @@ class CrowdData(L.LightningDataModule):
             raise ConfigError("dataset: no item to train on; allowed is one vote or more in train")
         self.train, self.val = hold_out(voted, val_share, data_seed)
         self.test = np.flatnonzero(items.split == "test")
+        if items.kind == "features":
+            self.inputs = {"x": standardised(self.inputs["x"], self.train)}
 
     def batch(self, index: list[int]) -> dict[str, Any]:
         """Return the batch of some items, by their number."""
@@ -124,6 +127,15 @@ def encode(items: Items, tokenizer: Any, prompt: str) -> dict[str, Tensor]:
         "input_ids": torch.from_numpy(ids),
         "attention_mask": torch.from_numpy(mask.astype(np.int64)),
     }
+
+
+def standardised(
+    x: Tensor,  # (n_items, n_features)
+    train: Ints,  # (n_train,)
+) -> Tensor:  # (n_items, n_features)
+    """Return features of mean 0, deviation 1 over the training items; constant ones only moved."""
+    std = x[train].std(dim=0, correction=0)
+    return (x - x[train].mean(dim=0)) / torch.where(std > 0, std, 1.0)
 
 
 def trim(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

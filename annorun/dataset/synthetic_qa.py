@@ -86,8 +86,9 @@ def synthetic_qa(
     if familiar + rare > 1:
         raise ConfigError(f"dataset.familiar, rare: {familiar} and {rare} are more than 1 together")
     train, test = [], []
-    for sort, share in enumerate((familiar, 1 - familiar - rare, rare)):
-        n_first, n_second = round(share * n_train), round(share * n_test)
+    for sort, (n_first, n_second) in enumerate(
+        zip(by_sort(n_train, familiar, rare), by_sort(n_test, familiar, rare), strict=True)
+    ):
         drawn = collect(rng, n_first + n_second, n_classes, sort)
         train.append(drawn[np.arange(n_first)])
         test.append(drawn[np.arange(n_first, n_first + n_second)])
@@ -102,6 +103,13 @@ def synthetic_qa(
         class_names=list("abcdef"[:n_classes]),
     )
     return items, None
+
+
+def by_sort(n: int, familiar: float, rare: float) -> tuple[int, int, int]:
+    """Return how many of n questions have familiar, unfamiliar and rare words."""
+    first = round(familiar * n)
+    last = min(round(rare * n), n - first)
+    return first, n - first - last, last
 
 
 def words() -> NDArray[np.str_]:  # (n_words,)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from annorun.dataset.module import CrowdData, encode, hold_out, trim
+from annorun.dataset.module import CrowdData, encode, hold_out, standardised, trim
 from annorun.net import tokenizer
 from annorun.votes import Items, Votes
 
@@ -37,10 +37,18 @@ def test_training_items_are_voted_and_in_the_train_split(items: Items, votes: Vo
 
 def test_a_batch_holds_every_vote_of_its_items(items: Items, votes: Votes) -> None:
     batch = module(items, votes).batch([4, 0, 2])
-    assert batch["inputs"]["x"].tolist() == [[8, 9], [0, 1], [4, 5]]
+    # of items 0, 1, 4, which train, the first feature is 0, 2, 8: mean 10/3, variance 104/9
+    scaled = [(8 - 10 / 3) / (104 / 9) ** 0.5, -(10 / 3) / (104 / 9) ** 0.5]
+    assert batch["inputs"]["x"][:2, 0].tolist() == pytest.approx(scaled)
     assert batch["truth"].tolist() == [-1, 0, 2]
     triples = zip(batch["row"], batch["annotator"], batch["label"], strict=True)
     assert [tuple(int(v) for v in t) for t in triples] == [(0, 0, 2), (1, 0, 0), (1, 1, 1)]
+
+
+def test_a_constant_feature_is_only_moved() -> None:
+    x = torch.tensor([[5.0, 1.0], [5.0, 3.0], [9.0, 2.0]])
+    moved = standardised(x, np.array([0, 1]))
+    assert moved.tolist() == [[0, -1], [0, 1], [4, 0]]
 
 
 def test_an_epoch_sees_every_training_vote_once(items: Items, votes: Votes) -> None:

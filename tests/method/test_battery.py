@@ -140,11 +140,46 @@ def test_same_seed_same_weights_other_seed_others(node: dict) -> None:
     assert any(not torch.equal(first[k], other[k]) for k in first)
 
 
+def test_gold_reaches_only_those_who_ask_for_it(node: dict, tmp_path: Path) -> None:
+    """Other truths beside the same votes and labels: the same weights, to the bit."""
+    weights = []
+    for shift in (0, 1):
+        data, module = clean_data(), build(node)
+        data.truth = (data.truth + shift) % 3
+        torch.manual_seed(0)
+        trainer(tmp_path, 5).fit(module, data)
+        weights.append(module.state_dict())
+    same = all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert same == (node.get("target") != "gold")
+
+
 def test_building_leaves_the_global_generator_alone(node: dict) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     build(node)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("target", ["gold", "votes", "hard", "soft"])
+def test_the_classifier_learns_its_target(target: str) -> None:
+    """Logits log(.5, .3, .2): cross-entropy is -log of what the target names, by hand."""
+    node = {"_target_": "annorun.method.classifier.Classifier", "target": target}
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    batch = {
+        "item": torch.tensor([7]),
+        "truth": torch.tensor([2]),
+        "target": torch.tensor([[0.0, 1.0, 0.0]] if target == "hard" else [[0.5, 0.5, 0.0]]),
+        "row": torch.tensor([0, 0]),
+        "annotator": torch.tensor([0, 1]),
+        "label": torch.tensor([0, 1]),
+    }
+    expected = {
+        "gold": -np.log(0.2),
+        "votes": -(np.log(0.5) + np.log(0.3)) / 2,
+        "hard": -np.log(0.3),
+        "soft": -(np.log(0.5) + np.log(0.3)) / 2,
+    }[target]
+    assert build(node).loss(logits, batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_item_with_all_its_votes_equals_its_votes_one_by_one(node: dict) -> None:
