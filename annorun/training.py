@@ -144,6 +144,9 @@ class Training:
         with bar(trainer.max_steps) as curves.show:
             trainer.fit(self.module, data)
         self.steps = trainer.global_step
+        if curves.unrecorded and len(data.val):
+            # the steps after the last multiple of val_every
+            trainer.validate(self.module, data, verbose=False)
         results.write_csv(folder / "metrics.csv", *curves.table())
         if best:
             trainer.test(self.module, data, ckpt_path="best", verbose=False, weights_only=True)
@@ -190,6 +193,11 @@ class Curves(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write a row."""
         self._record(trainer, module)
+
+    @property
+    def unrecorded(self) -> int:
+        """Steps since the last row."""
+        return len(self._since)
 
     def _means(self) -> dict[str, float]:
         last = self._since[-self.every :]

@@ -151,6 +151,13 @@ def test_the_best_weights_are_read_back(smoke: Smoke, choose_on: str) -> None:
     assert row["metrics"]["test/nll"] != last["metrics"]["test/nll"]
 
 
+def test_the_curves_reach_the_last_step(smoke: Smoke) -> None:
+    _, folder = smoke("trainer.max_steps=7", "trainer.val_every=5")
+    curves = results.read_csv(folder / "metrics.csv")
+    assert [row["step"] for row in curves] == ["5", "7"]
+    assert all(row["val/acc"] and row["train/loss"] for row in curves)
+
+
 def test_a_diverged_run_fails(smoke: Smoke) -> None:
     with pytest.raises(FloatingPointError, match="training diverged"):
         smoke("method=noisy", "trainer.lr=1e30")
