@@ -151,6 +151,25 @@ def test_the_best_weights_are_read_back(smoke: Smoke, choose_on: str) -> None:
     assert row["metrics"]["test/nll"] != last["metrics"]["test/nll"]
 
 
+def test_soft_labels_are_not_hard_ones(smoke: Smoke) -> None:
+    """Three votes that differ: the shares teach other weights than the most frequent label."""
+    hard, soft = (
+        smoke("method=majority", f"method.module.target={t}")[0] for t in ("hard", "soft")
+    )
+    assert hard["metrics"]["labels/acc"] == soft["metrics"]["labels/acc"]
+    assert hard["metrics"]["test/nll"] != soft["metrics"]["test/nll"]
+
+
+def test_dropout_hangs_on_the_seed(compose: Compose) -> None:
+    import torch
+
+    from annorun.seeds import child
+
+    for seed in (0, 3):
+        run(compose(*SMOKE, f"seed={seed}", "trainer.max_steps=1", "trainer.val_every=1"))
+        assert torch.initial_seed() == child(seed, "dropout")
+
+
 def test_the_curves_reach_the_last_step(smoke: Smoke) -> None:
     _, folder = smoke("trainer.max_steps=7", "trainer.val_every=5")
     curves = results.read_csv(folder / "metrics.csv")
