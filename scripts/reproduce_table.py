@@ -59,14 +59,18 @@ def execute(configs: list[DictConfig]) -> int:
     return failed
 
 
+def place_of(cfg: DictConfig) -> Path:
+    """Return the folder of a run."""
+    plain = config.plain(cfg)
+    return results.folder(plain, results.identity(plain))
+
+
 def report(name: str, configs: list[DictConfig]) -> str:
     """Write table.md and table.csv from the rows there are, and return the Markdown."""
     keys, metric = list(configs[0]["keys"]), configs[0]["metric"]
     runs = []
     for cfg in configs:
-        plain = config.plain(cfg)
-        folder = results.folder(plain, results.identity(plain))
-        runs.append((tables.key_of(plain["choices"], keys), folder))
+        runs.append((tables.key_of(cfg.choices, keys), place_of(cfg)))
     expected = tables.published(config.experiments_dir() / "expected" / f"{name}.csv", keys)
     cells = tables.lines(tables.collect(runs, metric, expected))
     header = [*keys, *tables.HEADER]
@@ -83,8 +87,7 @@ def measured(name: str, configs: list[DictConfig]) -> str:
     choices = ("method", "dataset", "noise", "annotator_dist", "model_size")
     rows = []
     for cfg in configs:
-        plain = config.plain(cfg)
-        folder = results.folder(plain, results.identity(plain))
+        folder = place_of(cfg)
         if results.state(folder) == "done":
             rows.append(results.read_row(folder))
     metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
