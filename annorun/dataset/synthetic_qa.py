@@ -63,7 +63,7 @@ def synthetic_qa(
     *,
     rng: np.random.Generator,
     n_classes: Count = 4,
-    n_train: Count = 3000,
+    n_train: Count = 2200,
     n_test: Count = 3000,
     familiar: Share = 0.57,
     rare: Share = 0.05,
