@@ -36,5 +36,62 @@ def linspace(n_annotators: Count, highest: Probability, lowest: Probability) -> 
     return fixed(np.linspace(highest, lowest, n_annotators).tolist())
 
 
+def subpopulations(
+    *,
+    n_items: int,
+    rng: np.random.Generator,
+    shares: list[Probability],
+    spam: list[Probability],
+    variability: list[Probability],
+    per_item: Count,
+    most_items: Count,
+) -> Pool:
+    """Return a crowd of several groups, just large enough for its work (NUTMEG's code).
+
+    It has floor(n_items (per_item + 1) / most_items) annotators. The probability to spam of one is
+    drawn from Beta(s, 1 - s), of mean s and nearly 0 or 1: few spam much, most not at all. One who
+    does not spam still votes at random with the `variability` of his group; his expertise is the
+    probability that neither happens.
+
+    Args:
+        n_items: to be labelled.
+        rng: draws who is in which group, and the rates.
+        shares: of each group among the annotators; they sum to one.
+        spam: expected rate s of each group.
+        variability: of each group.
+        per_item: annotators an item.
+        most_items: items an annotator, at most.
+
+    Raises:
+        ConfigError: the lists differ in length, the shares do not sum to one, or the annotators are
+            too few for an item.
+    """
+    faults = []
+    if not len(shares) == len(spam) == len(variability) > 0:
+        lengths = f"{len(shares)}, {len(spam)} and {len(variability)}"
+        faults.append(
+            f"annotator_dist: shares, spam and variability have {lengths} values; "
+            "allowed is one of each a group"
+        )
+    if abs(sum(shares) - 1) > 1e-9:
+        faults.append(f"annotator_dist.shares={shares}: sum to {sum(shares):g}; allowed is 1")
+    n_annotators = n_items * (per_item + 1) // most_items
+    if n_annotators < per_item:
+        faults.append(
+            f"annotator_dist.per_item={per_item}: {n_items} items at {most_items} an annotator "
+            f"make {n_annotators} annotators; allowed is at most that many an item"
+        )
+    if faults:
+        raise ConfigError(*faults)
+    # as released: every group is rounded up, then the largest gives back what is too much
+    size = np.ceil(np.array(shares) * n_annotators - 1e-9).astype(np.int64)
+    while size.sum() > n_annotators:
+        size[size.argmax()] -= 1
+    group = rng.permutation(np.repeat(np.arange(len(shares)), size))
+    mean = np.clip(np.array(spam, dtype=np.float64)[group], 1e-10, 1 - 1e-10)
+    expertise = (1 - rng.beta(mean, 1 - mean)) * (1 - np.array(variability)[group])
+    return Pool(expertise, group=group, per_item=per_item, most_items=most_items)
+
+
 def real() -> None:
     """Return nothing: the votes are the data's own."""

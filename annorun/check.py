@@ -17,18 +17,19 @@ from annorun.signature import Parameter, fault, nearest, parameters
 GROUPS = ("method", "dataset", "noise", "annotator_dist", "model_size", "trainer", "logger")
 # keys of the config that are not a person's to set
 WRITTEN = ("choices", "overrides")
-FAMILIES = {"choice": "seq2seq", "image": "image", "features": "features"}
+FAMILIES = {"choice": "seq2seq", "text": "encoder", "image": "image", "features": "features"}
 # what the runner hands over, by node; a YAML must not
 GIVEN = {
     "dataset": {"rng"},
-    "annotator_dist": set[str](),
+    "annotator_dist": {"n_items", "rng"},
     "noise": {"truth", "pool", "n_classes", "rng"},
-    "method.aggregator": {"votes", "rng"},
+    "method.aggregator": {"votes", "rng", "known"},
     "method.module": {"spec", "network", "optimizer", "seed"},
 }
 # what tells a function for this node from any other
 MUST_TAKE = {"noise": "truth", "method.aggregator": "votes", "method.module": "spec"}
-DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", "prompt": "str"}}
+TEXT = {"prompt": "str", "max_length": "Count"}
+DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", **TEXT}}
 PROVIDES = ("truth", "votes", "groups", "soft", "explanations")
 KINDS = ("choice", "text", "features", "image", "explain", "votes")
 
@@ -186,6 +187,15 @@ def _pairs(config: dict[str, Any]) -> list[str]:
             f"annotator_dist={name['annotator_dist']}: votes are simulated over the truth, and "
             f"dataset={name['dataset']} has none; allowed is annotator_dist=real"
         )
+    grouped = config["annotator_dist"]["_target_"].endswith(".subpopulations")
+    spam = config["noise"]["_target_"] == "annorun.noise.spam"
+    if not real and "truth" in provides and len({grouped, spam, "groups" in provides}) > 1:
+        found.append(
+            f"annotator_dist={name['annotator_dist']} noise={name['noise']} "
+            f"dataset={name['dataset']}: simulated groups want all three of them to know groups; "
+            "allowed is annotator_dist=subpopulations noise=spam dataset=subpopulation_items, or "
+            "none of these"
+        )
     missing = [n for n in method["needs"] if n not in provides and not (n == "votes" and not real)]
     if missing and not (missing == ["votes"] and real):
         found.append(
@@ -193,10 +203,10 @@ def _pairs(config: dict[str, Any]) -> list[str]:
             f"dataset={name['dataset']} provides {', '.join(provides)}"
         )
     target = (method["module"] or {}).get("target")
-    if target in ("hard", "soft") and method["aggregator"] is None:
+    if target in ("hard", "soft", "groups") and method["aggregator"] is None:
         found.append(
             f"method.module.target={target}: method={name['method']} has no aggregator to learn "
-            "from; allowed is votes or gold"
+            f"from; allowed is {'annotators' if target == 'groups' else 'votes or gold'}"
         )
     return found + _network_pairs(config, name)
 
@@ -226,7 +236,9 @@ def _network_pairs(config: dict[str, Any], name: dict[str, str]) -> list[str]:
             f"model_size={name['model_size']}: names no {used} network, which "
             f"dataset={name['dataset']} wants; allowed is model_size=tiny or model_size.{used}=NAME"
         ]
-    if size["start"] == "scratch" and used == "seq2seq" and size[used] != "tiny":
+    if size["start"] == "frozen" and used != "encoder":
+        return [f"model_size.start=frozen: is for texts; dataset={name['dataset']} has none"]
+    if size["start"] == "scratch" and used in ("seq2seq", "encoder") and size[used] != "tiny":
         return [
             f"model_size.start=scratch: {size[used]} comes with its weights; allowed is pretrained"
         ]

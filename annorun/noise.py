@@ -1,8 +1,10 @@
 """Simulated votes: one function an option, from truth, pool and generator to `Votes`.
 
-Every option here moves the truth y by a random shift, label = (y + s) mod K, and differs only in
-the law of s, one row an annotator: `shift_law`. The votes and what recovery is compared with
-(`planted_accuracy`) come from that one law.
+Every option here but `spam` moves the truth y by a random shift, label = (y + s) mod K, and differs
+only in the law of s, one row an annotator: `shift_law`. The votes and what recovery is compared
+with (`planted_accuracy`) come from that one law. `spam` is a mixture of truth and guess, as is
+`uniform` with `semantics: mixture`, but every group has its own truth and every annotator a limit
+of work.
 
 What the expertise rho_m of annotator m means (REALM 4.4) is `semantics`:
     accuracy: P(label right) = rho_m, "the probability that their label matches the ground truth".
@@ -85,6 +87,92 @@ def systematic(
     """
     law = shift_law(pool=pool, n_classes=n_classes, semantics=semantics, offset=offset)
     return _draw(truth, law, annotation, rng)
+
+
+def spam(
+    *,
+    truth: Ints,  # (n_items, n_groups)
+    pool: Pool,
+    n_classes: int,
+    rng: np.random.Generator,
+    semantics: Literal["mixture"] = "mixture",
+) -> Votes:
+    """Return votes for the truth of the annotator's group, or uniform over all K classes (NUTMEG).
+
+    Each item has `pool.per_item` annotators, and none has more than `pool.most_items` items.
+
+    Raises:
+        ConfigError: the pool has no groups or workload, or the items have another number of groups.
+    """
+    if pool.group is None or pool.per_item is None or pool.most_items is None:
+        raise ConfigError("noise=spam: wants a pool of groups, annotator_dist=subpopulations")
+    n_groups = int(pool.group.max()) + 1
+    if truth.ndim != 2 or truth.shape[1] != n_groups:
+        shape = ", ".join(map(str, truth.shape))
+        raise ConfigError(
+            f"noise=spam: a pool of {n_groups} groups, truths of shape ({shape}); "
+            "allowed is one size of annotator_dist.shares and dataset.n_groups"
+        )
+    who, guess, knows = rng.spawn(3)
+    annotator = assign(len(truth), pool.n_annotators, pool.per_item, pool.most_items, rng=who)
+    item = np.repeat(np.arange(len(truth)), pool.per_item)
+    annotator = annotator.ravel()
+    right = knows.random(len(item)) < pool.expertise[annotator]
+    own = truth[item, pool.group[annotator]]
+    return Votes(
+        item=item,
+        annotator=annotator,
+        label=np.where(right, own, guess.integers(n_classes, size=len(item))),
+        n_items=len(truth),
+        n_annotators=pool.n_annotators,
+        n_classes=n_classes,
+        group=pool.group,
+    )
+
+
+def assign(
+    n_items: int, n_annotators: int, per_item: int, most_items: int, *, rng: np.random.Generator
+) -> Ints:  # (n_items, per_item)
+    """Draw different annotators for each item, uniform over those with work left.
+
+    In rounds: every open place asks for a random annotator who has work left, and gets him unless
+    he is in the item already or has been asked for once too often. Where the last open places find
+    nobody new, they trade with random filled ones; the released code stops with an error there.
+
+    Raises:
+        ConfigError: the annotators are too few.
+    """
+    if per_item > n_annotators or n_items * per_item > n_annotators * most_items:
+        raise ConfigError(
+            f"noise: {n_items} items with {per_item} annotators each are too much for "
+            f"{n_annotators} annotators with at most {most_items} items each"
+        )
+    place = np.full((n_items, per_item), -1)
+    left = np.full(n_annotators, most_items)
+    while len(open_places := np.flatnonzero(place.ravel() < 0)):
+        free = np.flatnonzero(left)
+        asked = rng.permutation(open_places)
+        wish = free[rng.integers(len(free), size=len(asked))]
+        # the n-th who asks for an annotator gets him if he has work for n
+        order = np.argsort(wish, kind="stable")
+        first = np.searchsorted(wish[order], wish[order])
+        rank = np.empty(len(wish), dtype=np.int64)
+        rank[order] = np.arange(len(wish)) - first
+        item = asked // per_item
+        new = (place[item] != wish[:, None]).all(axis=1)
+        # of two places of one item that ask for the same annotator, one waits
+        _, one = np.unique(item * n_annotators + wish, return_index=True)
+        alone = np.zeros(len(asked), dtype=np.bool_)
+        alone[one] = True
+        granted = new & alone & (rank < left[wish])
+        place.ravel()[asked[granted]] = wish[granted]
+        np.subtract.at(left, wish[granted], 1)
+        if not granted.any():
+            stuck = rng.integers(n_items * per_item, size=len(open_places))
+            stuck = stuck[place.ravel()[stuck] >= 0]
+            np.add.at(left, place.ravel()[np.unique(stuck)], 1)
+            place.ravel()[stuck] = -1
+    return place
 
 
 def planted_accuracy(

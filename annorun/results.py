@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import dropwhile
+from itertools import chain, dropwhile, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from annorun.check import GROUPS, family, is_path
 from annorun.errors import ConfigError
-from annorun.votes import Floats, Ints, Items, Votes
+from annorun.votes import Floats, Ints, Items, Posterior, Votes
 
 State = Literal["absent", "failed", "done"]
 # what cannot change the result
@@ -35,6 +36,7 @@ VOLATILE = (
     "smoke",
     "keys",
     "metric",
+    "figures",
 )
 PLACEMENT = ("accelerator", "threads")
 
@@ -53,6 +55,8 @@ def identity(config: dict[str, Any]) -> str:
     kept["model_size"] = {"start": config["model_size"]["start"]} if used else {}
     if used:
         model = config["model_size"][used]
+        if used == "encoder":
+            kept["model_size"]["pooling"] = config["model_size"]["pooling"]
         kept["model_size"][used] = checksum(Path(model).expanduser()) if is_path(model) else model
     else:
         kept.pop("trainer")
@@ -98,6 +102,13 @@ def begin(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
+def withdraw(folder: Path) -> None:
+    """Remove a run's folder, and the one of its name if nothing else is in it."""
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
 def fail(folder: Path, text: str) -> None:
     """Leave error.txt."""
     (folder / "error.txt").write_text(text, encoding="utf-8")
@@ -141,7 +152,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def new_row(config: dict[str, Any], identity: str) -> dict[str, Any]:
     """Return the part of a row that is known before the run."""
-    commit, dirty = _commit()
+    head, dirty = revision()
     return {
         "id": identity,
         "name": config["name"],
@@ -150,12 +161,13 @@ def new_row(config: dict[str, Any], identity: str) -> dict[str, Any]:
         "overrides": config["overrides"],
         "seed": config["seed"],
         "data_seed": config["data_seed"],
-        "versions": _versions(),
-        "commit": commit,
+        "versions": dict(_versions()),
+        "commit": head,
         "dirty": dirty,
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in ("annorun", "torch", "lightning", "transformers", "numpy", "scipy"):
@@ -166,8 +178,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether it was changed; None for an installed wheel."""
+@cache
+def revision() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit and whether it was changed; None for an installed wheel.
+
+    Of the process: what it has imported stays, whatever happens to the files.
+    """
     here = Path(__file__).parent
     if not (here.parent / ".git").exists():
         return None, None
@@ -183,28 +199,56 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def write_annotators(
-    folder: Path, items: Items, votes: Votes, learned: Floats | None, planted: Floats | None
+    folder: Path,
+    items: Items,
+    votes: Votes,
+    learned: Floats | None,
+    planted: Floats | None,
+    group: Ints | None,  # (n_annotators,) given or inferred
+    groups: Sequence[str],
 ) -> None:
     """Write annotators.csv; learned and planted are on one scale, NaN and None are empty cells."""
     names = items.annotator_names or range(votes.n_annotators)
     count = np.bincount(votes.annotator, minlength=votes.n_annotators)
-    group = [""] * votes.n_annotators if votes.group is None else votes.group.tolist()
-    if votes.group is not None and items.group_names:
-        group = [items.group_names[g] for g in votes.group]
+    own = [""] * votes.n_annotators if group is None else [groups[g] for g in group]
     header = ("annotator", "votes", "group", "task", "expertise", "true_expertise")
-    columns = (names, count.tolist(), group, [""] * votes.n_annotators)
+    columns = (names, count.tolist(), own, [""] * votes.n_annotators)
     numbers = (_cells(learned, votes.n_annotators), _cells(planted, votes.n_annotators))
     write_csv(folder / "annotators.csv", header, zip(*columns, *numbers, strict=True))
 
 
-def write_labels(folder: Path, items: Items, votes: Votes, probs: Floats, labels: Ints) -> None:
-    """Write labels.csv: what the aggregator says of every item that has a vote."""
+def write_labels(
+    folder: Path,
+    items: Items,
+    votes: Votes,
+    posterior: Posterior,
+    labels: Ints,  # (n_items,)
+    group_labels: Ints | None,  # (n_items, n_groups), -1 where not estimated
+    groups: Sequence[str],
+) -> None:
+    """Write labels.csv: what the aggregator says of every item that has a vote, all groups first.
+
+    The group of a line is empty where the label is the one for all.
+    """
+    voted = np.unique(votes.item)
+    parts = [("", voted, posterior.probs, labels)]
+    if posterior.group_probs is not None and group_labels is not None:
+        for g, name in enumerate(groups):
+            known = voted[group_labels[voted, g] >= 0]
+            parts.append((name, known, posterior.group_probs[:, g], group_labels[:, g]))
     classes = items.classes()
-    rows = (
-        (items.name(i), "", classes[labels[i]], *probs[i].tolist())
-        for i in np.unique(votes.item).tolist()
-    )
-    write_csv(folder / "labels.csv", ("item", "group", "label", *_columns(classes)), rows)
+    header = ("item", "group", "label", *_columns(classes))
+    write_csv(folder / "labels.csv", header, chain(*(_lines(items, *part) for part in parts)))
+
+
+def _lines(
+    items: Items, group: str, place: Ints, probs: Floats, labels: Ints
+) -> Iterable[Sequence[Any]]:
+    classes = items.classes()
+    names = map(items.name, place.tolist())
+    chosen = map(classes.__getitem__, labels[place].tolist())
+    # a row at a time of `probs` would cost more than the writing
+    return zip(names, repeat(group), chosen, *probs[place].T.tolist(), strict=False)
 
 
 def write_predictions(folder: Path, items: Items, probs: Floats) -> None:

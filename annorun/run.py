@@ -17,22 +17,28 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from annorun import check, config, results, show
+from annorun import check, config, report, results, show
 from annorun.errors import ConfigError
 from annorun.noise import planted_accuracy
-from annorun.scores import calibration, hard, recovery
+from annorun.scores import recovery, summary
 from annorun.seeds import rng
 from annorun.signature import parameters
-from annorun.votes import Floats, Items, Posterior, Votes, hard_labels
+from annorun.votes import Floats, Items, Posterior, Votes, group_labels, group_names, hard_labels
 
 
 @dataclass(frozen=True, eq=False)
 class Crowd:
-    """Items, votes, and how accurate each annotator is known to be, (n_annotators,) or None."""
+    """Items and votes, how accurate each annotator is known to be, and whether somebody voted.
+
+    Attributes:
+        accuracy: (n_annotators,), or None.
+        real: the votes are the data's own, not simulated.
+    """
 
     items: Items
     votes: Votes
     accuracy: Floats | None
+    real: bool
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -66,6 +72,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     try:
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
         metrics, device, steps = execute(c, crowd, network, folder)
+    except ConfigError:
+        # an aggregator refuses data that only it can judge: as if never begun
+        results.withdraw(folder)
+        raise
     except BaseException:
         results.fail(folder, traceback.format_exc())
         raise
@@ -92,13 +102,18 @@ def load(c: dict[str, Any]) -> Crowd:
     seed = c["data_seed"]
     reader = {k: v for k, v in c["dataset"].items() if k not in check.DECLARED["dataset"]}
     items, votes = build(reader, rng=rng(seed, "dataset"))
-    pool = build(c["annotator_dist"])
+    train = np.flatnonzero(items.split == "train")
+    if votes is not None and votes.group is None and "groups" in c["method"]["needs"]:
+        raise ConfigError(
+            f"method={c['choices']['method']}: needs groups, and the data have none; allowed is "
+            "data with a group of each annotator (dataset=table: dataset.subpopulation=COLUMN)"
+        )
+    pool = build(c["annotator_dist"], n_items=len(train), rng=rng(seed, "pool"))
     if pool is None:
         if votes is None:
             raise ConfigError("annotator_dist=real: the data have no votes of their own")
         known = None if items.truth is None else recovery.empirical_accuracy(votes, items.truth)
-        return Crowd(items, votes, known)
-    train = np.flatnonzero(items.split == "train")
+        return Crowd(items, votes, known, real=True)
     drawn = build(
         c["noise"],
         truth=items.truth[train],
@@ -108,13 +123,13 @@ def load(c: dict[str, Any]) -> Crowd:
     )
     votes = replace(drawn, item=train[drawn.item], n_items=len(items))
     # the pool has annotators of its own, whatever names the data's have
-    items = replace(items, annotator_names=None, group_names=None)
+    items = replace(items, annotator_names=None, group_names=None, held_out=None)
     keys = dict(c["noise"])
     if keys.pop("_target_").startswith("annorun.noise."):
         known = planted_accuracy(pool=pool, n_classes=items.n_classes, **keys)
     else:
         known = recovery.empirical_accuracy(votes, items.truth)
-    return Crowd(items, votes, known)
+    return Crowd(items, votes, known, real=False)
 
 
 def training(c: dict[str, Any], crowd: Crowd) -> Any:
@@ -131,17 +146,26 @@ def execute(
     """Aggregate if asked, train if asked; return metrics, device and steps."""
     items, votes = crowd.items, crowd.votes
     metrics: dict[str, float] = {}
-    target, learned, scale = None, None, "accuracy"
+    target, by_group, learned, scale = None, None, None, "accuracy"
+    group, names = votes.group, group_names(votes.group, items.group_names)
     if c["method"]["aggregator"]:
-        posterior = build(c["method"]["aggregator"], votes=votes, rng=rng(c["seed"], "aggregator"))
+        posterior = aggregate(c, crowd)
         labels = hard_labels(posterior.probs, rng=rng(c["seed"], "ties"))
-        metrics |= aggregated(crowd, posterior, labels)
+        by_group = group_labels(posterior, rng=rng(c["seed"], "group_ties"))
+        metrics |= summary.of_labels(posterior, labels, by_group, votes, items.truth, names)
         learned = posterior.accuracy
-        results.write_labels(folder, items, votes, posterior.probs, labels)
+        if posterior.competence is not None:
+            learned, scale = posterior.competence, "mixture"
+        if posterior.group is not None:
+            group, names = posterior.group, group_names(posterior.group, None)
+        results.write_labels(folder, items, votes, posterior, labels, by_group, names)
+        if crowd.real:
+            metrics |= report.agreement(votes, rng(c["seed"], "agreement"))
+            report.write(folder, items, votes, posterior, labels, metrics)
         soft = (c["method"]["module"] or {}).get("target") == "soft"
         target = posterior.probs if soft else np.eye(items.n_classes)[labels]
     if network:
-        fitted = network.fit(target, folder)
+        fitted = network.fit(target, folder, by_group)
         if not np.isfinite(fitted.probs).all():
             raise FloatingPointError(
                 "training diverged: the answers are not numbers; lower trainer.lr"
@@ -152,13 +176,13 @@ def execute(
         test = items.split == "test"
         results.write_predictions(folder, items, fitted.probs)
         if items.truth is not None and len(fitted.probs):
-            metrics |= scores("test", fitted.probs, items.truth[test])
+            metrics |= summary.of_answers("test", fitted.probs, items.truth[test])
     planted = crowd.accuracy
     if planted is not None and scale == "mixture":
         planted = recovery.mixture_equivalent(planted, items.n_classes)
     if learned is not None and planted is not None:
-        metrics |= recovery.recovery(learned, planted)
-    results.write_annotators(folder, items, votes, learned, planted)
+        metrics |= summary.of_annotators(learned, planted, votes.group, names)
+    results.write_annotators(folder, items, votes, learned, planted, group, names)
     if network:
         from annorun.plots import figure
 
@@ -166,34 +190,17 @@ def execute(
     return metrics, network.device if network else "cpu", network.steps if network else 0
 
 
-def aggregated(crowd: Crowd, posterior: Posterior, labels: Any) -> dict[str, float]:
-    """Return how good the labels of the voted items are, where the truth is known."""
-    found = {
-        "labels/iterations": float(len(posterior.trace)),
-        "labels/converged": float(posterior.converged),
-    }
-    if crowd.items.truth is not None:
-        voted = np.unique(crowd.votes.item)
-        known = voted[crowd.items.truth[voted] >= 0]
-        if len(known):
-            found |= scores(
-                "labels", posterior.probs[known], crowd.items.truth[known], labels[known]
-            )
-    return found
-
-
-def scores(split: str, probs: Floats, truth: Any, labels: Any = None) -> dict[str, float]:
-    """Return the metrics of a split, against known truth."""
-    known = truth >= 0
-    probs, truth = probs[known], truth[known]
-    guess = probs.argmax(axis=1) if labels is None else labels[known]
-    return {
-        f"{split}/acc": hard.accuracy(probs, truth),
-        f"{split}/macro_f1": hard.macro_f1(guess, truth, probs.shape[1]),
-        f"{split}/nll": calibration.nll(probs, truth),
-        f"{split}/ece": calibration.ece(probs, truth),
-        f"{split}/brier": calibration.brier(probs, truth),
-    }
+def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior:
+    """Call the method's aggregator, with the control items where there are any."""
+    node, known = c["method"]["aggregator"], crowd.items.known
+    if known is not None and "known" not in parameters(node["_target_"]):
+        raise ConfigError(
+            f"method={c['choices']['method']}: uses no control items, and the data have some; "
+            "allowed is a method that does, such as mace, or dataset.control=none"
+        )
+    given = {} if known is None else {"known": known}
+    posterior: Posterior = build(node, votes=crowd.votes, rng=rng(c["seed"], "aggregator"), **given)
+    return posterior
 
 
 def build(node: dict[str, Any], **given: Any) -> Any:

@@ -21,7 +21,8 @@ class Run:
     also: list[str] | None = None
     smoke: list[str] | None = None
     keys: list[str] | None = None
-    metric: str | None = None
+    metric: str | list[str] | None = None
+    figures: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Method:
 class ModelSize:
     """What a size means for each family: a name, or null."""
 
-    family: Literal["auto", "seq2seq", "image", "features"]
+    family: Literal["auto", "seq2seq", "encoder", "image", "features"]
     seq2seq: str | None
+    encoder: str | None
+    pooling: Literal["first", "mean"]
     image: Literal["tiny"] | None
     features: Literal["tiny"] | None
-    start: Literal["pretrained", "scratch"]
+    start: Literal["pretrained", "scratch", "frozen"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@ WORDS = {
     "labels/acc": "accuracy of the aggregated labels",
     "labels/macro_f1": "macro-F1 of the aggregated labels",
     "labels/iterations": "iterations",
+    "labels/disagreement": "expected disagreement of the groups",
+    "labels/disagreement_true": "true disagreement of the groups",
+    "agreement/krippendorff_alpha": "Krippendorff's alpha",
+    "annotators/groups": "groups found",
+    "annotators/rand": "adjusted Rand index of the groups",
     "annotators/mae": "mean error of expertise",
     "annotators/pearson": "correlation of expertise",
 }
@@ -74,7 +79,12 @@ def finished(row: dict[str, Any], folder: Path, cached: bool = False) -> None:
     for key, words in WORDS.items():
         if key in row["metrics"]:
             value = row["metrics"][key]
-            table.add_row(words, f"{value:.0f}" if key.endswith("iterations") else f"{value:.3f}")
+            whole = key.endswith(("iterations", "groups"))
+            table.add_row(words, f"{value:.0f}" if whole else f"{value:.3f}")
+        for group in sorted(k for k in row["metrics"] if k.startswith(f"{key}_")):
+            if key.endswith("/acc"):
+                name = group.removeprefix(f"{key}_")
+                table.add_row(f"  group {name}", f"{row['metrics'][group]:.3f}")
     if table.row_count:
         console.print(table)
     _annotators(console, folder)

@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from annorun import check, net, results
-from annorun.dataset.module import CrowdData
+from annorun.dataset.module import MAX_TOKENS, CrowdData
 from annorun.errors import ConfigError
 from annorun.method.base import Method
+from annorun.scores import soft
 from annorun.seeds import child
 from annorun.show import bar
-from annorun.votes import Floats, Items, TaskSpec, Votes
+from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
 
 MOST_CURVES = 20
 # Lightning's banners and advertisements; what matters to a run is in its row
@@ -30,6 +31,7 @@ class Fitted:
     """What a fitted network says: of the test items, of the annotators, of its training."""
 
     probs: Floats
+    group_probs: Floats | None
     expertise: Floats | None
     scale: str
     metrics: dict[str, float]
@@ -47,18 +49,24 @@ class Training:
         if t["accelerator"] == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator=gpu: there is none here; allowed is cpu")
         self.c, self.items, self.votes = c, items, votes
+        self.groups = group_names(votes.group, items.group_names)
         self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
         torch.set_num_threads(t["threads"])
         family = check.family(c)
         model = c["model_size"][family]
         self.network = {"family": family, "model": model, "weights": self._weights(model)}
+        frozen = c["model_size"]["start"] == "frozen"
+        if family == "encoder":
+            self.network |= {"pooling": c["model_size"]["pooling"], "frozen": frozen}
         shape = items.inputs["x"].shape[1:] if "x" in items.inputs else ()
         self.spec = TaskSpec(
             kind=items.kind,
             n_classes=items.n_classes,
             n_annotators=votes.n_annotators,
             input_shape=tuple(int(n) for n in shape),
+            n_groups=len(self.groups),
+            group=() if votes.group is None else tuple(votes.group.tolist()),
         )
         keys = ("lr", "betas", "weight_decay", "clip", "schedule", "max_steps")
         self.module: Method = build(
@@ -80,12 +88,26 @@ class Training:
             val_share=t["val_share"],
             data_seed=c["data_seed"],
             seed=c["seed"],
+            max_length=self._max_length(),
         )
+        if frozen:
+            # the encoder never changes: each text is encoded once, not once an epoch
+            device = "cuda" if t["accelerator"] == "gpu" else "cpu"
+            self.data.inputs = {"x": net.states(self.module.net, self.data.inputs, device)}
         if t["choose_on"] != "last" and not len(self.data.val):
             raise ConfigError(
                 f"trainer.choose_on={t['choose_on']}: of {len(self.data.train)} training items "
                 f"val_share={t['val_share']} leaves none to choose on; allowed is last"
             )
+
+    def _max_length(self) -> int:
+        asked: int = self.c["dataset"].get("max_length", MAX_TOKENS)
+        most = getattr(self.module.net, "positions", asked)
+        if asked > most:
+            raise ConfigError(
+                f"dataset.max_length={asked}: allowed is at most {most}, the network's"
+            )
+        return asked
 
     def _weights(self, model: str) -> str | None:
         scratch = self.c["model_size"]["start"] == "scratch"
@@ -95,15 +117,17 @@ class Training:
 
         return str(tiny_weights(self.items.n_classes, self.c["dataset"]["prompt"]))
 
-    def fit(self, target: Floats | None, folder: Path) -> Fitted:
+    def fit(self, target: Floats | None, folder: Path, group_target: Ints | None = None) -> Fitted:
         """Train for max_steps, then predict the test items.
 
         Args:
             target: (n_items, n_classes) labels of an aggregator, or None.
             folder: gets metrics.csv, the curves.
+            group_target: (n_items, n_groups) its labels for each group, -1 for none, or None.
         """
         t, data = self.c["trainer"], self.data
         data.target = None if target is None else torch.from_numpy(target.astype(np.float32))
+        data.group_target = None if group_target is None else torch.from_numpy(group_target)
         curves = Curves(t["val_every"], t["max_steps"], has_val=len(data.val) > 0)
         best = None
         if t["choose_on"] != "last":
@@ -154,7 +178,23 @@ class Training:
         elif len(data.test):
             trainer.test(self.module, data, verbose=False)
         expertise, scale = self.module.expertise(), self.module.expertise_scale
-        return Fitted(self.module.probabilities(), expertise, scale, metrics)
+        probs, groups = self.module.probabilities(), self.module.group_probabilities()
+        metrics |= self._against_votes(probs, groups)
+        return Fitted(probs, groups, expertise, scale, metrics)
+
+    def _against_votes(self, probs: Floats, groups: Floats | None) -> dict[str, float]:
+        """Return the soft scores on the test items' own votes, where the data have them."""
+        held, test = self.items.held_out, self.data.test
+        if held is None or held.multi_label or not len(held):
+            return {}
+        whole = np.zeros((held.n_items, *probs.shape[1:]))
+        whole[test] = probs
+        found = soft.by_item(whole, held)
+        if groups is not None:
+            parts = np.zeros((held.n_items, *groups.shape[1:]))
+            parts[test] = groups
+            found |= soft.by_group(parts, held, self.groups)
+        return {f"test/{name}": value for name, value in found.items()}
 
     def _start(self, trainer: L.Trainer) -> dict[str, float]:
         """Return the accuracy before the first step, where the tiny network knows something."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from annorun import cli
+from annorun import cli, config
 
 HEAD = "task,worker,label\n"
 FILES = {
@@ -25,7 +25,9 @@ FILES = {
     "table.xlsx": "anything",
 }
 D = "dataset=digits"
-METHODS = "allowed: dawid_skene, majority, noisy, oracle, realm"
+METHODS = "allowed: " + ", ".join(
+    sorted(p.stem for p in (config.conf_dir() / "method").glob("*.yaml"))
+)
 TARGETS = "allowed are names in annorun, torch.optim, lightning.pytorch"
 TABLE = "dataset=table dataset.path={files}"
 
@@ -117,7 +119,7 @@ CASES = [
     ("noise over real votes", f"{TABLE}/ok.csv noise=uniform", ["noise=uniform: annotator_dist=real uses the data's own votes; allowed is noise=none"]),
     ("simulation without truth", f"{TABLE}/ok.csv annotator_dist=spread", ["annotator_dist=spread: votes are simulated over the truth, and dataset=table has none; allowed is annotator_dist=real"]),
     ("oracle without gold", f"{TABLE}/ok.csv method=oracle", ["method=oracle: takes data of kind ...; dataset=table is of kind votes", "method=oracle: needs truth; dataset=table provides votes"]),
-    ("network over votes alone", f"{TABLE}/ok.csv method=realm", ["method=realm: takes data of kind choice, features, image; dataset=table is of kind votes"]),
+    ("network over votes alone", f"{TABLE}/ok.csv method=realm", ["method=realm: takes data of kind choice, text, features, image; dataset=table is of kind votes"]),
     ("size over votes alone", f"{TABLE}/ok.csv model_size=tiny", ["model_size=tiny: dataset=table has votes and no inputs; allowed is model_size=none"]),
     ("network method without one", f"{D} model_size=none", ["model_size=none: method=realm is a network; allowed is a size that names one, such as tiny"]),
     ("family of other data", f"{D} model_size.family=seq2seq", ["model_size.family=seq2seq: data of kind image want image"]),

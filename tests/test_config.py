@@ -24,8 +24,18 @@ BESIDE = {
     ("method", "realm"): ["dataset=digits"],
     ("dataset", "table"): ["dataset.path={table}"],
     ("dataset", "labelme"): ["dataset.path={folder}"],
+    **{
+        ("dataset", name): ["dataset.path={folder}"]
+        for name in ("popquorn", "lewidi2023", "lewidi2025")
+    },
+    ("model_size", "mini"): ["dataset=popquorn", "dataset.path={folder}"],
     ("annotator_dist", "real"): ["dataset=table", "dataset.path={table}"],
     ("model_size", "none"): ["dataset=digits", "method=majority"],
+    ("method", "majority_by_group"): ["dataset=subpopulation_items"],
+    ("method", "nutmeg"): ["dataset=subpopulation_items"],
+    ("method", "individual"): ["dataset=popquorn", "dataset.path={folder}"],
+    ("noise", "spam"): ["dataset=subpopulation_items"],
+    ("annotator_dist", "subpopulations"): ["dataset=subpopulation_items"],
     ("model_size", "small"): ["dataset=synthetic_qa"],
     ("model_size", "base"): ["dataset=synthetic_qa"],
     ("model_size", "large"): ["dataset=synthetic_qa"],
@@ -33,7 +43,8 @@ BESIDE = {
 # keys that name or wire something, and hold no value of a paper
 STRUCTURAL = {
     *("_target_", "kind", "provides", "accepts", "needs", "aggregator", "module", "out_root"),
-    *("accelerator", "precision", "family", "seq2seq", "image", "features", "start", "project"),
+    *("accelerator", "precision", "family", "seq2seq", "encoder", "image", "features", "start"),
+    "project",
 }
 
 
@@ -95,6 +106,8 @@ def test_a_method_names_its_file(stem: str) -> None:
     assert (PACKAGE / folder / f"{file}.py").is_file()
     if stem in ("oracle", "noisy"):
         assert (folder, file) == ("method", "classifier")
+    elif stem == "individual":
+        assert (folder, file) == ("method", "multi_task")
     else:
         assert folder in ("method", "aggregation")
         assert file == stem
@@ -270,6 +283,6 @@ def test_a_method_from_an_outside_package_runs(outsider: Path, tmp_path: Path) -
     assert unknown.returncode == 2
     assert "method.module.rate=1: unknown key" in unknown.stderr
     assert (
-        "plain           Plain: a method from outside"
+        "plain               Plain: a method from outside"
         in shell("--help", cwd=here, PYTHONPATH=str(outsider)).stdout
     )

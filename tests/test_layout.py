@@ -51,7 +51,7 @@ HOME = {
     "hydra": {"cli.py", "config.py", "run.py"},
     "omegaconf": {"cli.py", "config.py", "run.py"},
     "transformers": {"net.py", "pretrain.py", "dataset/module.py"},
-    "matplotlib": {"plots.py"},
+    "matplotlib": {"plots.py", "figures.py"},
     "rich": {"show.py"},
     # through Lightning's WandbLogger, and to finish it
     "wandb": {"run.py", "training.py"},
@@ -158,7 +158,9 @@ def test_no_file_is_too_long_and_none_is_called_utils(path: Path) -> None:
     assert path.stem not in ("utils", "helpers", "common", "misc")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+            words = (ast.get_docstring(node, clean=False) or "").count("\n")
+            length = (node.end_lineno or 0) - node.lineno - words
+            assert length < 55, f"{node.name} is too long"
 
 
 def test_the_tree_is_as_designed() -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from annorun import config, results
 from annorun.run import run
-from annorun.votes import Items, Votes
+from annorun.votes import Items, Posterior, Votes
 
 Compose = Callable[..., DictConfig]
 
@@ -174,18 +174,34 @@ def test_the_companion_files(tmp_path: Path) -> None:
     )
     votes = Votes([0, 1], [0, 0], [1, 0], n_items=3, n_annotators=2, n_classes=2)  # type: ignore[arg-type]
     learned, planted = np.array([0.75, np.nan]), np.array([0.5, 0.25])
-    results.write_annotators(tmp_path, items, votes, learned, planted)
+    results.write_annotators(tmp_path, items, votes, learned, planted, None, [])
     assert results.read_csv(tmp_path / "annotators.csv") == [
         dict(annotator="ann", votes="2", group="", task="", expertise="0.75", true_expertise="0.5"),
         dict(annotator="idle", votes="0", group="", task="", expertise="", true_expertise="0.25"),
     ]
     probs = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
-    results.write_labels(tmp_path, items, votes, probs, np.array([1, 0, 0]))
+    results.write_labels(
+        tmp_path, items, votes, Posterior(probs, learned), np.array([1, 0, 0]), None, []
+    )
     assert cells(tmp_path / "labels.csv") == [
         ["item", "group", "label", "p_no", "p_yes"],
         ["x", "", "yes", "0.25", "0.75"],
         ["y", "", "no", "1.0", "0.0"],
     ]
+    group_probs = np.stack([probs, np.full((3, 2), np.nan)], axis=1)
+    by_group = np.array([[1, -1], [0, -1], [0, -1]])
+    posterior = Posterior(probs, learned, group_probs=group_probs)
+    results.write_labels(
+        tmp_path, items, votes, posterior, np.array([1, 0, 0]), by_group, ["u", "v"]
+    )
+    assert [row[:3] for row in cells(tmp_path / "labels.csv")[1:]] == [
+        ["x", "", "yes"],
+        ["y", "", "no"],
+        ["x", "u", "yes"],
+        ["y", "u", "no"],
+    ]
+    results.write_annotators(tmp_path, items, votes, learned, None, np.array([1, 0]), ["u", "v"])
+    assert [r["group"] for r in results.read_csv(tmp_path / "annotators.csv")] == ["v", "u"]
     results.write_predictions(tmp_path, items, probs[2:] + np.array([0.0, 0.25]))
     assert cells(tmp_path / "predictions.csv") == [
         ["item", "label", "truth", "p_no", "p_yes"],

@@ -263,3 +263,61 @@ def test_an_alias_of_something_else_is_refused_by_its_own_module(
         monkeypatch.setattr(annorun.dataset.digits, "digits", other)
         with pytest.raises(ConfigError, match="not allowed"):
             run(compose("dataset=digits", "method=majority", "model_size=none"))
+
+
+def test_groups_are_written_and_scored(compose: Compose) -> None:
+    words = ["dataset=subpopulation_items", "dataset.n_items=60", "dataset.divisiveness=.5"]
+    cfg = compose(*words, "method.aggregator.n_restarts=2", "annotator_dist.most_items=12")
+    row = run(cfg)
+    names = {"labels/acc", "labels/acc_0", "labels/acc_1", "labels/disagreement"}
+    assert names | {"labels/disagreement_true", "annotators/pearson_0"} <= row["metrics"].keys()
+    folder = next(Path(cfg.out_root).rglob("row.json")).parent
+    labels = results.read_csv(folder / "labels.csv")
+    assert [sum(r["group"] == g for r in labels) for g in ("", "0", "1")] == [60, 60, 60]
+    groups = [r["group"] for r in results.read_csv(folder / "annotators.csv")]
+    assert sorted(set(groups)) == ["0", "1"]
+    assert groups.count("0") == 24
+    # simulated votes need no report on who voted
+    assert not (folder / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        # found out while the file is read, and while the votes are aggregated
+        ("nutmeg", "needs groups, and the data have none"),
+        ("lfc", "wants two classes"),
+    ],
+)
+def test_a_refused_aggregation_leaves_nothing(
+    compose: Compose, tmp_path: Path, method: str, words: str
+) -> None:
+    path = tmp_path / "votes.csv"
+    rows = [f"t{i},w{w},{(i + w) % 3}" for i in range(6) for w in range(3)]
+    path.write_text("\n".join(["task,worker,label", *rows]) + "\n")
+    cfg = compose("dataset=table", f"dataset.path={path}", f"method={method}")
+    with pytest.raises(ConfigError, match=words):
+        run(cfg)
+    assert not list((tmp_path / "runs").rglob("*.*"))
+
+
+def test_a_table_gets_a_report(compose: Compose, table: Path) -> None:
+    cfg = compose("dataset=table", f"dataset.path={table}")
+    row = run(cfg)
+    assert 0 < row["metrics"]["agreement/krippendorff_alpha"] < 1
+    text = next(Path(cfg.out_root).rglob("report.md")).read_text(encoding="utf-8")
+    assert "24 votes of 3 annotators on 8 items" in text
+
+
+def test_controls_reach_the_aggregator(compose: Compose, tmp_path: Path) -> None:
+    """Everybody votes 0 on the controls, whose label is 1; who knows nothing of them refuses."""
+    path = tmp_path / "votes.csv"
+    rows = [f"t{i},w{w},0,{1 if i < 2 else ''}" for i in range(4) for w in range(3)]
+    path.write_text("\n".join(["task,worker,label,control", *rows]) + "\n")
+    words = ["dataset=table", f"dataset.path={path}"]
+    cfg = compose(*words, "method=mace")
+    run(cfg)
+    file = next(Path(cfg.out_root).rglob("labels.csv"))
+    assert [r["label"] for r in results.read_csv(file)][:2] == ["1", "1"]
+    with pytest.raises(ConfigError, match="uses no control items"):
+        run(compose(*words, "method=majority"))

@@ -25,6 +25,23 @@ def test_shuffled_rows_are_the_same_votes() -> None:
     assert list(zip(one.item, one.annotator, one.label, strict=True)) == ROWS
 
 
+@pytest.mark.parametrize("huge", [False, True])
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_order_is_that_of_three_keys(huge: bool, in_order: bool) -> None:
+    """Also where the three do not fit into one number, and where there is nothing to sort."""
+    rng = np.random.default_rng(0)
+    flat = np.sort(rng.permutation(7 * 11 * 5)[:200])
+    rows = np.stack(np.unravel_index(flat if in_order else rng.permutation(flat), (7, 11, 5)))
+    sizes = (2**40, 2**30, 2**20) if huge else (7, 11, 5)
+    order = np.lexsort(rows[::-1])
+    found = Votes(*rows, *sizes, explanation=tuple(map(str, range(200))), multi_label=True)
+    np.testing.assert_array_equal([found.item, found.annotator, found.label], rows[:, order])
+    assert found.explanation == tuple(map(str, order))
+    # the caller's arrays stay the caller's
+    rows[:] = 0
+    assert found.item.any()
+
+
 def test_explanations_travel_with_their_votes() -> None:
     shuffled = votes(ROWS[::-1], explanation=tuple("edcba"))
     assert shuffled.explanation == tuple("abcde")
@@ -121,3 +138,16 @@ def test_ties_up_to_rounding_are_ties() -> None:
     probs = np.tile([0.1 + 0.2, 0.3, 0.4 - 1e-9], (500, 1))
     probs[:, 2] = 0.3 * (1 - 1e-12)
     assert set(hard_labels(probs, rng=np.random.default_rng(0)).tolist()) == {0, 1, 2}
+
+
+def test_votes_on_some_items_keep_sizes_groups_and_explanations() -> None:
+    item, annotator, label = np.array([2, 0, 1]), np.array([0, 1, 0]), np.array([1, 1, 0])
+    votes = Votes(item, annotator, label, 4, 2, 2, np.array([1, 0]), ("two", "zero", "one"))
+    some = votes.on(np.array([True, False, True, True]))
+    assert (some.item.tolist(), some.annotator.tolist(), some.label.tolist()) == (
+        [0, 2],
+        [1, 0],
+        [1, 1],
+    )
+    assert some.explanation == ("zero", "two") and some.group.tolist() == [1, 0]
+    assert (some.n_items, some.n_annotators, some.n_classes) == (4, 2, 2)

@@ -20,6 +20,7 @@ Deviations from the paper:
        1. s = 0.1 is ours: with 1e4 synthetic votes, Sentiment Polarity and LabelMe, a hundredth of
        a vote is too sure of itself and a whole vote costs LabelMe 7 points of accuracy.
     2. An item without votes has the posterior p and no part in the M-step: it says nothing of p.
+    3. Labels that are `known` are clamped in both steps (`annorun.aggregation.control`).
 
 Example:
     >>> from annorun.votes import Votes
@@ -40,10 +41,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import logsumexp, xlogy
 
-from annorun.aggregation.majority import majority
-from annorun.errors import ConfigError
+from annorun.aggregation import control
 from annorun.kinds import Count, NonNegative, Positive
-from annorun.votes import Floats, Posterior, Votes
+from annorun.votes import Floats, Ints, Posterior, Votes
 
 
 class Params(NamedTuple):
@@ -75,6 +75,7 @@ def incidence(votes: Votes) -> Any:
 def e_step(
     said: Any,  # (n_items, n_annotators * n_classes), sparse
     params: Params,
+    known: Ints | None = None,  # (n_items,), -1 where unknown
 ) -> tuple[Floats, float]:
     """Return the items' posterior, (n_items, n_classes), and the votes' log likelihood."""
     n_classes = len(params.prior)
@@ -82,6 +83,8 @@ def e_step(
     with np.errstate(divide="ignore"):
         log_prior, log_confusion = np.log(params.prior), np.log(params.confusion)
     log_joint = said @ log_confusion.transpose(0, 2, 1).reshape(-1, n_classes) + log_prior
+    if known is not None:
+        log_joint = control.clamp(log_joint, known)
     log_evidence = logsumexp(log_joint, axis=1, keepdims=True)
     return np.exp(log_joint - log_evidence), float(log_evidence.sum())
 
@@ -90,18 +93,22 @@ def m_step(
     said: Any,  # (n_items, n_annotators * n_classes), sparse
     probs: Floats,  # (n_items, n_classes)
     smoothing: float,
+    known: Ints | None = None,  # (n_items,), -1 where unknown
 ) -> Params:
     """Return the parameters of highest posterior density given the posterior of the items."""
     n_classes = probs.shape[1]
-    voted = (np.diff(said.indptr) > 0).astype(np.float64)
+    counted = np.diff(said.indptr) > 0
+    if known is not None:
+        counted |= known >= 0
     observed = (said.T @ probs).reshape(-1, n_classes, n_classes)  # [annotator, observed, true]
     return Params(
-        prior=_normalised(voted @ probs + smoothing),
-        confusion=_normalised(observed.transpose(0, 2, 1) + smoothing),
+        prior=normalised(counted.astype(np.float64) @ probs + smoothing),
+        confusion=normalised(observed.transpose(0, 2, 1) + smoothing),
     )
 
 
-def _normalised(counts: Floats) -> Floats:
+def normalised(counts: Floats) -> Floats:
+    """Return the shares along the last axis, uniform where nothing is counted."""
     total = counts.sum(axis=-1, keepdims=True)
     # nothing counted: any row maximises the objective; uniform is the limit of smoothing -> 0
     share: Floats = np.full(counts.shape, 1 / counts.shape[-1])
@@ -116,7 +123,12 @@ def log_density(params: Params, smoothing: float) -> float:
 
 
 def dawid_skene(
-    votes: Votes, *, max_iter: Count = 100, tol: Positive = 1e-6, smoothing: NonNegative = 0.1
+    votes: Votes,
+    *,
+    max_iter: Count = 1000,
+    tol: Positive = 1e-6,
+    smoothing: NonNegative = 0.1,
+    known: Ints | None = None,
 ) -> Posterior:
     """Return the posterior of the items and the confusion of the annotators.
 
@@ -125,16 +137,16 @@ def dawid_skene(
         max_iter: iterations at most; if they end first, `converged` is False.
         tol: the iterations end when one raises the objective by less than this per vote.
         smoothing: s above, the votes added to each cell of each confusion matrix and to each class.
+        known: (n_items,) labels of control items, -1 elsewhere: they are taken for the truth.
     """
-    if votes.multi_label:
-        raise ConfigError("dawid_skene: wants one label an item and annotator, not several")
+    given = control.checked(votes, known, "dawid_skene")
     said = incidence(votes)
-    probs = majority(votes).probs
+    probs = control.start(votes, given)
     trace: list[float] = []
     converged = False
     while not converged and len(trace) < max_iter:
-        params = m_step(said, probs, smoothing)
-        probs, log_likelihood = e_step(said, params)
+        params = m_step(said, probs, smoothing, given)
+        probs, log_likelihood = e_step(said, params, given)
         trace.append(log_likelihood + log_density(params, smoothing))
         converged = len(trace) > 1 and trace[-1] - trace[-2] <= tol * len(votes)
     accuracy = np.einsum("k,akk->a", params.prior, params.confusion)

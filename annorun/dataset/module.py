@@ -23,7 +23,7 @@ MAX_TOKENS = 512
 
 
 class CrowdData(L.LightningDataModule):
-    """Training and validation items are those of the train split that have a vote.
+    """Training and validation items are those with a vote of the train split, or of the val split.
 
     Args:
         items: what is asked.
@@ -31,9 +31,10 @@ class CrowdData(L.LightningDataModule):
         tokenizer: for texts; None for features and images.
         prompt: how a question and its options become one text.
         batch_size: items.
-        val_share: of the voted training items; 0 for none.
+        val_share: of the voted training items; 0 for none; the data's own val split comes first.
         data_seed: its child `validation` draws them.
         seed: its child `order` shuffles.
+        max_length: tokens of a text, at most.
     """
 
     def __init__(
@@ -47,20 +48,26 @@ class CrowdData(L.LightningDataModule):
         val_share: float,
         data_seed: int,
         seed: int,
+        max_length: int = MAX_TOKENS,
     ):
         super().__init__()
         self.votes, self.batch_size, self.seed = votes, batch_size, seed
-        self.inputs = encode(items, tokenizer, prompt)
+        self.inputs = encode(items, tokenizer, prompt, max_length)
         truth = np.full(len(items), -1) if items.truth is None else items.truth
         self.truth = torch.from_numpy(truth.astype(np.int64))
         # (n_items, n_classes) labels of an aggregator, once it has run
         self.target: Tensor | None = None
+        # (n_items, n_groups) labels of an aggregator with a truth for each group, -1 for none
+        self.group_target: Tensor | None = None
         # votes are sorted by item: item i has those from first[i] to first[i + 1]
         self.first = np.searchsorted(votes.item, np.arange(len(items) + 1))
-        voted = np.flatnonzero((items.split == "train") & (np.diff(self.first) > 0))
+        voted, own = (
+            np.flatnonzero((items.split == part) & (np.diff(self.first) > 0))
+            for part in ("train", "val")
+        )
         if not len(voted):
             raise ConfigError("dataset: no item to train on; allowed is one vote or more in train")
-        self.train, self.val = hold_out(voted, val_share, data_seed)
+        self.train, self.val = (voted, own) if len(own) else hold_out(voted, val_share, data_seed)
         self.test = np.flatnonzero(items.split == "test")
         if items.kind == "features":
             self.inputs = {"x": standardised(self.inputs["x"], self.train)}
@@ -80,6 +87,8 @@ class CrowdData(L.LightningDataModule):
         }
         if self.target is not None:
             batch["target"] = self.target[item]
+        if self.group_target is not None:
+            batch["group_target"] = self.group_target[item]
         return batch
 
     def _loader(self, index: Ints, shuffle: bool = False) -> DataLoader[int]:
@@ -109,16 +118,23 @@ def hold_out(index: Ints, share: float, data_seed: int) -> tuple[Ints, Ints]:
     return np.sort(drawn[n:]), np.sort(drawn[:n])
 
 
-def encode(items: Items, tokenizer: Any, prompt: str) -> dict[str, Tensor]:
+def encode(
+    items: Items, tokenizer: Any, prompt: str, max_length: int = MAX_TOKENS
+) -> dict[str, Tensor]:
     """Return the network's inputs for all items, as tensors of n_items rows."""
-    if items.kind != "choice":
+    if "x" in items.inputs:
         x: NDArray[np.float32] = items.inputs["x"]
         return {"x": torch.from_numpy(x)}
-    texts = [
-        prompt.format(question=q, options=" ".join(f"({c}) {o}" for c, o in zip(LETTERS, options)))  # noqa: B905
-        for q, options in zip(items.inputs["question"], items.inputs["options"], strict=True)
-    ]
-    rows = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    if items.kind == "text":
+        texts = list(items.inputs["text"])
+    else:
+        options = [
+            " ".join(f"({c}) {o}" for c, o in zip(LETTERS, given, strict=False))
+            for given in items.inputs["options"]
+        ]
+        pairs = zip(items.inputs["question"], options, strict=True)
+        texts = [prompt.format(question=q, options=o) for q, o in pairs]
+    rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     length = np.array([len(row) for row in rows])
     ids = np.full((len(rows), length.max(initial=1)), tokenizer.pad_token_id, dtype=np.int64)
     mask = np.arange(ids.shape[1]) < length[:, None]

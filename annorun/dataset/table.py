@@ -8,11 +8,12 @@ Cells are text and are compared letter by letter: `1`, `1.0` and `01` are three 
 `yes` two. Nothing is trimmed, filled in, dropped or coerced: what is not usable is a fault, and all
 faults of a file are reported at once, each with its line and column. These are the rules:
 
-- `task`, `worker` and `label` are needed in every row. `subpopulation` (of a worker), `gold` (of a
-  task) and `split` (of a task: train or test) are used when the file has them; `dataset.gold=none`
+- `task`, `worker` and `label` are needed in every row. `subpopulation` (of a worker), `gold` and
+  `control` (of a task) and `split` (of a task: train or test) are used when the file has them: gold
+  judges the labels, a control is told to the aggregator as the truth; `dataset.gold=none`
   does without. Other columns are not read.
-- Empty cells, null and `nan` are faults; so are blanks at the ends of a cell. Only `gold` may be
-  empty or null: not known. It may stand in one row of a task or in all of them. A gold value that
+- Empty cells, null and `nan` are faults; so are blanks at the ends of a cell. Only `gold` and
+  `control` may be empty or null: not known. They may stand in one row of a task or in all. One that
   nobody voted for is a class.
 - A line with nothing in it holds no vote and is passed over. Text is UTF-8, with or without a byte
   order mark. TSV is quoted as CSV is.
@@ -30,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annorun.dataset.table_checks import check_table, unknown_gold
+from annorun.dataset.table_checks import PARTIAL, check_table, unknown
 from annorun.dataset.table_columns import REQUIRED, UNUSED, Column, Faults, LongTable
 from annorun.dataset.table_parquet import read_parquet
 from annorun.dataset.table_text import read_csv, read_jsonl, read_tsv
@@ -53,6 +54,7 @@ def table(
     label: str = "label",
     subpopulation: str = "subpopulation",
     gold: str = "gold",
+    control: str = "control",
     split: str = "split",
 ) -> tuple[Items, Votes]:
     """Read a long table of votes.
@@ -65,13 +67,20 @@ def table(
         label: name of the column of the answer.
         subpopulation: name of the optional column of the annotator's group; `none` does without.
         gold: name of the optional column of the item's truth; `none` does without.
+        control: name of the optional column of the labels that the aggregator is told.
         split: name of the optional column of the item's split; `none` does without: all are train.
 
     Raises:
         ConfigError: all that is wrong with the file.
     """
     wanted = dict(
-        task=task, worker=worker, label=label, subpopulation=subpopulation, gold=gold, split=split
+        task=task,
+        worker=worker,
+        label=label,
+        subpopulation=subpopulation,
+        gold=gold,
+        control=control,
+        split=split,
     )
     names = {key: name for key, name in wanted.items() if key in REQUIRED or name != UNUSED}
     faults = Faults(path)
@@ -115,7 +124,7 @@ def _assemble(read: LongTable) -> tuple[Items, Votes]:
     columns = read.columns
     item, names = _ranked(columns["task"])
     annotator, annotator_names = _ranked(columns["worker"])
-    labels = [columns[key] for key in ("label", "gold") if key in columns]
+    labels = [columns[key] for key in ("label", *PARTIAL) if key in columns]
     class_names = _in_order(value for column in labels for value in column.values if value)
     split = np.full(len(names), "train")
     if "split" in columns:
@@ -130,7 +139,8 @@ def _assemble(read: LongTable) -> tuple[Items, Votes]:
         inputs={},
         split=split,
         n_classes=len(class_names),
-        truth=_truth(columns["gold"], item, len(names), class_names) if "gold" in columns else None,
+        truth=_labels(columns.get("gold"), item, len(names), class_names),
+        known=_labels(columns.get("control"), item, len(names), class_names),
         names=names,
         class_names=class_names,
         annotator_names=annotator_names,
@@ -148,13 +158,15 @@ def _assemble(read: LongTable) -> tuple[Items, Votes]:
     return items, votes
 
 
-def _truth(gold: Column, item: Ints, n_items: int, class_names: list[str]) -> Ints | None:
+def _labels(column: Column | None, item: Ints, n_items: int, class_names: list[str]) -> Ints | None:
     """Return (n_items,) labels, -1 where unknown; None when none is known."""
-    known = np.array([not unknown_gold(value) for value in gold.values], dtype=np.bool_)[gold.codes]
+    if column is None:
+        return None
+    known = np.array([not unknown(value) for value in column.values], dtype=np.bool_)[column.codes]
     if not known.any():
         return None
     truth = np.full(n_items, -1, dtype=np.int64)
-    truth[item[known]] = _codes(gold, class_names)[known]
+    truth[item[known]] = _codes(column, class_names)[known]
     return truth
 
 

@@ -15,8 +15,11 @@ NEEDED = {
     "subpopulation": f"every row needs one (or do without: dataset.subpopulation={UNUSED})",
     "split": f"allowed: train, test (or do without: dataset.split={UNUSED})",
     "gold": "leave the cell empty where it is unknown",
+    "control": "leave the cell empty where the task is no control",
 }
-OWNER = {"gold": "task", "split": "task", "subpopulation": "worker"}
+# labels of a task that need not be known
+PARTIAL = ("gold", "control")
+OWNER = {"gold": "task", "control": "task", "split": "task", "subpopulation": "worker"}
 
 Known = NDArray[np.bool_]
 
@@ -36,8 +39,8 @@ def check_table(table: LongTable, faults: Faults) -> None:
         _check_classes(table, known, faults)
 
 
-def unknown_gold(value: str | None) -> bool:
-    """Return whether a cell of the gold column says that the truth is not known."""
+def unknown(value: str | None) -> bool:
+    """Return whether a cell of a label that need not be known says that it is not."""
     return value is None or value == ""
 
 
@@ -51,14 +54,14 @@ def _check_cells(key: str, table: LongTable, faults: Faults) -> Known:
         usable[list(wrong)] = False
         rows = np.flatnonzero(~usable[column.codes])
         faults.add_rows(rows, table.lines, column.name, lambda row: wrong[int(column.codes[row])])
-    if key == "gold":
-        usable &= np.array([not unknown_gold(value) for value in column.values], dtype=np.bool_)
+    if key in PARTIAL:
+        usable &= np.array([not unknown(value) for value in column.values], dtype=np.bool_)
     return usable[column.codes]
 
 
 def _fault(key: str, value: str | None) -> str:
     """Return what is wrong with a cell, or nothing."""
-    if key == "gold" and unknown_gold(value):
+    if key in PARTIAL and unknown(value):
         return ""
     if value is None:
         return f"null or absent; {NEEDED[key]}"
@@ -122,7 +125,7 @@ def _check_classes(table: LongTable, known: Mapping[str, Known], faults: Faults)
     classes = {
         column.values[code]
         for key, column in table.columns.items()
-        if key in ("label", "gold")
+        if key in ("label", *PARTIAL)
         for code in np.unique(column.codes[known[key]])
     }
     if len(classes) == 1:

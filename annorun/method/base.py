@@ -5,6 +5,7 @@ computed from the whole of `predicted`, never averaged over batches.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -22,7 +23,8 @@ class Method(L.LightningModule):
     """A network over the items, and what is known of the annotators.
 
     A batch holds `inputs` (what the network takes), `item` (B,), `truth` (B,) with -1 for unknown,
-    `target` (B, K) where an aggregator ran, and the batch's votes as `row` (V,) into the items,
+    `target` (B, K) where an aggregator ran, `group_target` (B, n_groups) with -1 for unknown where
+    it found a truth for each group, and the batch's votes as `row` (V,) into the items,
     `annotator` (V,) and `label` (V,): each item is encoded once, however many votes it has.
 
     Args:
@@ -30,6 +32,7 @@ class Method(L.LightningModule):
         network: what `annorun.net.build` takes.
         optimizer: `lr`, `betas`, `weight_decay`, `clip`, `schedule`, `max_steps`.
         seed: of the initial weights.
+        heads: how many times K logits the network gives.
     """
 
     expertise_scale = "mixture"
@@ -40,14 +43,16 @@ class Method(L.LightningModule):
         network: dict[str, Any],
         optimizer: dict[str, Any],
         seed: int,
+        heads: int = 1,
     ):
         super().__init__()
         self.spec = spec if isinstance(spec, TaskSpec) else TaskSpec(**spec)
-        self.save_hyperparameters(ignore=["spec"])
+        self.save_hyperparameters(ignore=["spec", "heads"])
         # a checkpoint is read back with weights_only: plain values
         self.hparams["spec"] = self.spec.plain()
         self.optimizer = optimizer
-        self.net = net.build(network, self.spec, seed)
+        outputs = replace(self.spec, n_classes=heads * self.spec.n_classes)
+        self.net = net.build(network, outputs, seed)
         self.predicted: list[Tensor] = []
         self._validation: list[tuple[float, int, int, int]] = []
 
@@ -64,6 +69,10 @@ class Method(L.LightningModule):
         """Return over how many terms `loss` takes its mean."""
         return len(batch["label"])
 
+    def answers(self, logits: Tensor) -> Tensor:
+        """Return (B, K), the greatest of each row is the answer."""
+        return logits
+
     def expertise(self) -> Floats | None:
         """Return what was learned of each annotator, (n_annotators,), or None."""
         return None
@@ -76,7 +85,7 @@ class Method(L.LightningModule):
         """One step; the accuracy shown is against the truth where it is known, else the votes."""
         logits = self(batch["inputs"])
         loss = self.loss(logits, batch)
-        right, n = agreement(logits, batch)
+        right, n = agreement(self.answers(logits), batch)
         self.log("train/loss", loss.detach(), batch_size=self.weight(batch))
         if n:
             self.log("train/acc", right / n, batch_size=n)
@@ -86,9 +95,8 @@ class Method(L.LightningModule):
         """Collect the loss and the accuracy."""
         logits = self(batch["inputs"])
         weight = self.weight(batch)
-        self._validation.append(
-            (float(self.loss(logits, batch)) * weight, weight, *agreement(logits, batch))
-        )
+        loss = float(self.loss(logits, batch)) * weight
+        self._validation.append((loss, weight, *agreement(self.answers(logits), batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Log means over all validation items."""
@@ -104,13 +112,19 @@ class Method(L.LightningModule):
 
     def test_step(self, batch: Batch) -> None:
         """Collect the probabilities, (B, K)."""
-        self.predicted.append(torch.softmax(self(batch["inputs"]), dim=1).cpu())
+        self.predicted.append(torch.softmax(self(batch["inputs"]), dim=-1).cpu())
 
     def probabilities(self) -> Floats:
         """Return the probabilities of the test items, (n_test, K)."""
         if not self.predicted:
             return np.empty((0, self.spec.n_classes))
         return torch.cat(self.predicted).numpy().astype(np.float64)
+
+    def group_probabilities(self) -> Floats | None:
+        """Return what each group would answer, (n_test, n_groups, K), or None without groups."""
+        if not self.spec.n_groups:
+            return None
+        return np.repeat(self.probabilities()[:, None], self.spec.n_groups, axis=1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the network's gradient; the annotators' must not be scaled down with it."""

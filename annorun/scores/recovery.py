@@ -69,6 +69,39 @@ def recovery(
     return found
 
 
+def adjusted_rand(
+    found: Ints,  # (n_annotators,)
+    planted: Ints,  # (n_annotators,)
+) -> float:
+    """Return the adjusted Rand index of two partitions (Hubert and Arabie 1985, equation 5).
+
+    1: the same but for names; 0: as alike as two random ones of these sizes. Two partitions without
+    any pair to tell apart, all in one group or all alone, are the same: 1.
+    """
+    table = np.zeros((found.max(initial=0) + 1, planted.max(initial=0) + 1))
+    np.add.at(table, (found, planted), 1)
+
+    def pairs(n: Floats) -> float:
+        return float((n * (n - 1) / 2).sum())
+
+    both, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    n = len(found)
+    chance = rows * columns / max(n * (n - 1) / 2, 1)
+    most = (rows + columns) / 2
+    return 1.0 if most == chance else (both - chance) / (most - chance)
+
+
+def counterpart(
+    found: Ints,  # (n_annotators,)
+    planted: Ints,  # (n_annotators,)
+) -> Ints:  # (n_planted,)
+    """Return, for each planted group, the found one that holds most of its annotators."""
+    table = np.zeros((planted.max(initial=0) + 1, found.max(initial=0) + 1))
+    np.add.at(table, (planted, found), 1)
+    most: Ints = table.argmax(axis=1)
+    return most
+
+
 def _pearson(a: Floats, b: Floats) -> float:
     a, b = a - a.mean(), b - b.mean()
     # clip: rounding can leave a perfect correlation at 1 + 2e-16

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annorun.dataset.table import table
+from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 
 ROWS: dict[str, list[Any]] = {
@@ -175,3 +176,18 @@ def test_a_csv_imports_neither_torch_nor_pandas_nor_pyarrow(tmp_path: Path) -> N
         "assert not {'torch', 'pandas', 'pyarrow', 'scipy', 'sklearn'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_controls_are_told_and_gold_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    lines = ["task,worker,label,gold,control", "a,x,no,no,", "a,y,yes,,yes", "b,x,no,no,"]
+    path.write_text("\n".join(lines) + "\n")
+    items, _ = read(path)
+    assert items.known is not None
+    assert items.truth is not None
+    assert items.known.tolist() == [1, -1]
+    assert items.truth.tolist() == [0, 0]
+    assert read(path, control="none")[0].known is None
+    path.write_text("\n".join([*lines, "b,y,no,,no", "b,z,yes,,yes"]) + "\n")
+    with pytest.raises(ConfigError, match="one control a task is allowed"):
+        read(path)

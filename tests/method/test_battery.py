@@ -6,13 +6,26 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from annorun import config, run
 from annorun.dataset.module import CrowdData
 from annorun.votes import Items, TaskSpec, Votes
 
-METHODS = sorted(p.stem for p in (config.conf_dir() / "method").glob("*.yaml"))
-SPEC = TaskSpec(kind="features", n_classes=3, n_annotators=4, input_shape=(5,))
+NODES = {
+    p.stem: config.plain(OmegaConf.load(p))["module"]
+    for p in sorted((config.conf_dir() / "method").glob("*.yaml"))
+}
+# many methods share a module with all its values: one of them stands for it
+METHODS = sorted({str(node): name for name, node in NODES.items() if node}.values())
+SPEC = TaskSpec(
+    kind="features",
+    n_classes=3,
+    n_annotators=4,
+    input_shape=(5,),
+    n_groups=2,
+    group=(0, 0, 1, 1),
+)
 OPTIMIZER = {
     "lr": 0.01,
     "betas": (0.9, 0.999),
@@ -25,14 +38,12 @@ NETWORK = {"family": "features", "model": "tiny", "weights": None}
 
 
 def test_battery_sees_every_method() -> None:
-    assert len(METHODS) >= 5
+    assert len(METHODS) >= 6
 
 
 @pytest.fixture(params=METHODS)
 def node(request: pytest.FixtureRequest) -> dict:
-    return config.plain(config.compose("config", [f"method={request.param}", "dataset=digits"]))[
-        "method"
-    ]["module"]
+    return dict(NODES[request.param])
 
 
 def build(node: dict, seed: int = 0):
@@ -56,6 +67,7 @@ def clean_data(n_train: int = 8, n_test: int = 4) -> CrowdData:
         items, votes, tokenizer=None, prompt="", batch_size=8, val_share=0, data_seed=0, seed=0
     )
     data.target = torch.eye(3)[torch.from_numpy(truth)]
+    data.group_target = torch.from_numpy(np.stack([truth, truth], axis=1))
     return data
 
 
@@ -184,6 +196,8 @@ def test_the_classifier_learns_its_target(target: str) -> None:
 
 def test_one_item_with_all_its_votes_equals_its_votes_one_by_one(node: dict) -> None:
     """A batch of prompts with their votes gives the loss and gradients of the same triples."""
+    if node.get("target") == "annotators":
+        pytest.skip("a head an annotator: the paper sums over the heads, not over the votes")
     rng = np.random.default_rng(3)
     data, module = clean_data(), build(node)
     module.eval()
@@ -197,7 +211,7 @@ def test_one_item_with_all_its_votes_equals_its_votes_one_by_one(node: dict) -> 
     for row, annotator, label in zip(
         grouped["row"], grouped["annotator"], grouped["label"], strict=True
     ):
-        keep = {k: grouped[k][row : row + 1] for k in ("item", "truth", "target")}
+        keep = {k: grouped[k][row : row + 1] for k in ("item", "truth", "target", "group_target")}
         inputs = {k: v[row : row + 1] for k, v in grouped["inputs"].items()}
         one = {
             **keep,

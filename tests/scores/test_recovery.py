@@ -6,6 +6,8 @@ from scipy import stats
 
 from annorun import noise
 from annorun.scores.recovery import (
+    adjusted_rand,
+    counterpart,
     empirical_accuracy,
     from_mixture,
     mixture_equivalent,
@@ -113,3 +115,31 @@ def test_empirical_accuracy_by_hand():
     )
     got = empirical_accuracy(votes, np.array([1, 0, -1]))
     np.testing.assert_array_equal(got, [0.5, 0, NAN, NAN])
+
+
+def test_adjusted_rand_by_hand() -> None:
+    """Sizes 3, 3 against 2, 2, 2: contingency [[2, 1, 0], [0, 1, 2]].
+
+    Pairs together in both: 1 + 1 = 2; in rows 3 + 3 = 6; in columns 1 + 1 + 1 = 3; of all 15.
+    By chance 6 * 3 / 15 = 1.2, at most (6 + 3) / 2 = 4.5: (2 - 1.2) / (4.5 - 1.2) = 8 / 33.
+    """
+    found, planted = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 2])
+    assert adjusted_rand(found, planted) == pytest.approx(8 / 33)
+    assert adjusted_rand(planted, found) == pytest.approx(8 / 33)
+
+
+def test_adjusted_rand_ignores_names_and_knows_the_trivial() -> None:
+    group = np.array([0, 1, 1, 2, 0])
+    assert adjusted_rand(np.array([2, 0, 0, 1, 2]), group) == pytest.approx(1)
+    one, alone = np.zeros(5, dtype=np.int64), np.arange(5)
+    assert adjusted_rand(one, one) == adjusted_rand(alone, alone) == 1
+    assert adjusted_rand(one, group) == pytest.approx(0)
+    rng = np.random.default_rng(0)
+    chance = [adjusted_rand(rng.integers(2, size=60), np.arange(60) % 2) for _ in range(200)]
+    assert np.mean(chance) == pytest.approx(0, abs=0.01)
+
+
+def test_counterpart_is_where_most_are() -> None:
+    found, planted = np.array([1, 1, 0, 0, 0]), np.array([0, 0, 0, 1, 1])
+    assert counterpart(found, planted).tolist() == [1, 0]
+    assert counterpart(np.zeros(5, dtype=np.int64), planted).tolist() == [0, 0]

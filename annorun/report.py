@@ -1,0 +1,271 @@
+"""report.md, a page for who collected the votes; and the agreement numbers of row.json.
+
+It judges by numbers, with these thresholds:
+
+- Krippendorff (Content analysis, 2nd ed. 2004, 11.4.2): alpha of 0.8 is reliable, of 0.667
+  tentative.
+- An annotator's chance is what it would get right with its own labels dealt out at random, sum_k
+  (its share of label k) (share of class k). Who is not a tenth of the way from there to 1 looks
+  like guessing (the tenth is ours): so does who gives one label to all.
+- A contested item's posterior has an entropy above 0.01 nats (ours).
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import entr
+
+from annorun.scores.agreement import fleiss_kappa, krippendorff_alpha, mean_cohen_kappa
+from annorun.votes import Floats, Ints, Items, Posterior, Votes
+
+ENDS = 5
+MOST = 20
+SKILL = 0.1
+CONTESTED = 0.01
+COEFFICIENTS = {
+    "krippendorff_alpha": "Krippendorff's alpha",
+    "fleiss_kappa": "Fleiss' kappa",
+    "mean_cohen_kappa": "Cohen's kappa, mean over pairs",
+}
+
+
+def agreement(votes: Votes, rng: np.random.Generator) -> dict[str, float]:
+    """Return the coefficients of agreement with their 95 % intervals, NaN where undefined."""
+    if votes.multi_label:
+        return {}
+    counts = votes.counts()
+    found = {
+        "krippendorff_alpha": krippendorff_alpha(counts, rng=rng),
+        "fleiss_kappa": fleiss_kappa(counts, rng=rng),
+        "mean_cohen_kappa": mean_cohen_kappa(votes, rng=rng),
+    }
+    return {
+        f"agreement/{name}{end}": number
+        for name, coefficient in found.items()
+        for end, number in zip(("", "_low", "_high"), coefficient, strict=True)
+    }
+
+
+def write(
+    folder: Path,
+    items: Items,
+    votes: Votes,
+    posterior: Posterior,
+    labels: Ints,  # (n_items,)
+    metrics: dict[str, float],
+) -> None:
+    """Write report.md.
+
+    Args:
+        folder: the run's.
+        items: for the names.
+        votes: what the aggregator saw.
+        posterior: what it believes.
+        labels: what it says of each item.
+        metrics: the run's so far, with those of `agreement`.
+    """
+    parts = [
+        "# Report of the votes",
+        *_votes(votes),
+        *_agreement(metrics),
+        *_annotators(items, votes, posterior),
+        *_contested(items, votes, posterior, labels),
+        *_classes(items, votes, labels),
+        *_aggregator(posterior, metrics),
+    ]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _votes(votes: Votes) -> Iterable[str]:
+    per_item = np.bincount(votes.item, minlength=votes.n_items)
+    voted = per_item[per_item > 0]
+    n_annotators = len(np.unique(votes.annotator))
+    text = (
+        f"{len(votes)} votes of {n_annotators} annotators on {len(voted)} items, "
+        f"{votes.n_classes} classes."
+    )
+    if len(voted):
+        text += f" {voted.mean():.1f} votes an item (fewest {voted.min()}, most {voted.max()})."
+    if single := int((voted == 1).sum()):
+        text += f" Items with one vote, of no use to agreement: {single}."
+    if absent := votes.n_items - len(voted):
+        text += f" Items without a vote, left out below: {absent}."
+    yield text
+
+
+def _agreement(metrics: dict[str, float]) -> Iterable[str]:
+    yield "## Do the annotators agree?"
+    rows = []
+    for name, words in COEFFICIENTS.items():
+        ends = [metrics.get(f"agreement/{name}{end}", np.nan) for end in ("", "_low", "_high")]
+        if not np.isnan(ends[0]):
+            rows.append((words, _number(ends[0]), f"{_number(ends[1])} to {_number(ends[2])}"))
+    if rows:
+        yield _table(("coefficient", "value", "95 % interval"), rows)
+    alpha = metrics.get("agreement/krippendorff_alpha", np.nan)
+    low = metrics.get("agreement/krippendorff_alpha_low", np.nan)
+    yield _meaning(alpha, low)
+
+
+def _meaning(alpha: float, low: float) -> str:
+    if np.isnan(alpha):
+        return "Agreement is not defined: no item has two votes, or all votes are for one class."
+    scale = "1 is full agreement, 0 is what chance would give"
+    if alpha >= 0.8:
+        return f"They agree well: the labels can be relied on ({scale})."
+    if alpha >= 2 / 3:
+        return f"They agree fairly: draw tentative conclusions only ({scale})."
+    if low <= 0:
+        return (
+            f"Their agreement cannot be told from chance ({scale}): "
+            "no aggregation can make good labels of these votes alone."
+        )
+    return (
+        f"They agree little ({scale}): the task is hard, its guideline is unclear, or some "
+        "annotators do not try. The two lists below tell these apart."
+    )
+
+
+def _annotators(items: Items, votes: Votes, posterior: Posterior) -> Iterable[str]:
+    yield "## Who is reliable?"
+    names = items.annotator_names or range(votes.n_annotators)
+    given = np.bincount(votes.annotator, minlength=votes.n_annotators)
+    chance = _chance(votes, posterior.probs)
+    known = np.flatnonzero(~np.isnan(posterior.accuracy))
+    order = known[np.argsort(-posterior.accuracy[known].round(9), kind="stable")]
+
+    def table(who: Iterable[int]) -> str:
+        rows = [
+            (_name(names[a]), given[a], _number(posterior.accuracy[a]), _number(chance[a]))
+            for a in who
+        ]
+        return _table(("annotator", "votes", "estimated accuracy", "by chance"), rows)
+
+    if not len(order):
+        yield "Nothing is known of any annotator."
+        return
+    if len(order) <= 2 * ENDS:
+        yield table(order)
+    else:
+        yield f"The best and the worst {ENDS} of {len(order)} (all are in annotators.csv):"
+        yield table([*order[:ENDS], *order[-ENDS:]])
+    accuracy = posterior.accuracy[known]
+    guess = known[accuracy <= chance[known] + SKILL * (1 - chance[known])]
+    if not len(guess):
+        yield "Nobody looks like guessing."
+        return
+    guess = guess[np.argsort(-given[guess], kind="stable")]
+    share = given[guess].sum() / len(votes)
+    listed = ", ".join(f"{_name(names[a])} ({given[a]})" for a in guess[:MOST])
+    yield (
+        f"**{len(guess)} of {len(order)} look like guessing**, at or near what their labels would "
+        f"get by chance; they gave {share:.0%} of the votes. By number of votes: "
+        f"{listed}{_rest(len(guess))}."
+    )
+
+
+def _chance(votes: Votes, probs: Floats) -> Floats:
+    """Return what each annotator's labels would get right if dealt out at random."""
+    voted = np.unique(votes.item)
+    prior = probs[voted].mean(axis=0) if len(voted) else np.zeros(votes.n_classes)
+    hit = np.bincount(
+        votes.annotator, weights=prior[votes.label], minlength=votes.n_annotators
+    ).astype(np.float64)
+    return hit / np.maximum(np.bincount(votes.annotator, minlength=votes.n_annotators), 1)
+
+
+def _contested(items: Items, votes: Votes, posterior: Posterior, labels: Ints) -> Iterable[str]:
+    yield "## Which items are contested?"
+    classes = items.classes()
+    voted = np.unique(votes.item)
+    entropy = entr(posterior.probs[voted]).sum(axis=1).round(9)
+    order = np.argsort(-entropy, kind="stable")
+    order = order[entropy[order] > CONTESTED]
+    if not len(order):
+        yield "None: the aggregator is sure of every label."
+    else:
+        counts = votes.counts()
+        rows = [
+            (
+                _name(items.name(i)),
+                _shares(counts[i], classes),
+                _name(classes[labels[i]]),
+                _number(posterior.probs[i, labels[i]]),
+            )
+            for i in voted[order[:MOST]].tolist()
+        ]
+        yield (
+            f"The aggregator is not sure of {len(order)} of {len(voted)} items; the least sure "
+            "(all are in labels.csv):"
+        )
+        yield _table(("item", "votes", "label", "probability"), rows)
+    if posterior.disagreement is not None and not np.isnan(posterior.disagreement).all():
+        share = float(np.nanmean(posterior.disagreement))
+        yield f"The groups do not share one truth on {share:.0%} of the items, by the estimate."
+
+
+def _shares(counts: Floats, classes: Sequence[str]) -> str:
+    most = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
+    said = [f"{_name(classes[k])} {counts[k] / counts.sum():.0%}" for k in most[:ENDS]]
+    return ", ".join(said) + (", ..." if len(most) > ENDS else "")
+
+
+def _classes(items: Items, votes: Votes, labels: Ints) -> Iterable[str]:
+    yield "## How are the classes balanced?"
+    voted = np.unique(votes.item)
+    n_labels = np.bincount(labels[voted], minlength=votes.n_classes)
+    n_votes = np.bincount(votes.label, minlength=votes.n_classes)
+    classes = items.classes()
+    rows = [
+        (
+            _name(classes[k]),
+            n_labels[k],
+            f"{n_labels[k] / max(len(voted), 1):.1%}",
+            f"{n_votes[k] / max(len(votes), 1):.1%}",
+        )
+        for k in np.argsort(-n_labels, kind="stable")[:MOST].tolist()
+    ]
+    yield _table(("class", "items", "share of the labels", "share of the votes"), rows)
+    if votes.n_classes > MOST:
+        yield f"and {votes.n_classes - MOST} more classes."
+
+
+def _aggregator(posterior: Posterior, metrics: dict[str, float]) -> Iterable[str]:
+    yield "## Can the labels be trusted?"
+    n = len(posterior.trace)
+    if not n:
+        text = "The aggregator counts; there is nothing to converge."
+    elif posterior.converged:
+        text = f"The aggregator ended as it should, after {n} iterations."
+    else:
+        text = (
+            f"**The aggregator had not converged after {n} iterations**: raise its limit "
+            "(max_iter or n_iter) before you use these labels."
+        )
+    if "labels/acc" in metrics:
+        text += f" Against the known truth the labels are {metrics['labels/acc']:.1%} right."
+    yield text
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _rest(n: int) -> str:
+    return f" and {n - MOST} more" if n > MOST else ""
+
+
+def _name(name: Any) -> str:
+    """Return a name as it can stand in a cell of a Markdown table, 60 letters at most."""
+    text = " ".join(str(name).split())
+    text = text if len(text) <= 60 else text[:57] + "..."
+    for letter in "\\|*_`[]<>#":
+        text = text.replace(letter, f"\\{letter}")
+    return text

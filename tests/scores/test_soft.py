@@ -1,0 +1,147 @@
+"""Distances between distributions, by hand and against slow definitions; who is counted."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from annorun.scores import soft
+from annorun.votes import Votes
+
+LN2, LN3 = np.log(2), np.log(3)
+
+
+def random_rows(seed: int, n: int = 20, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.ones(k) / 2, n), rng.dirichlet(np.ones(k) / 2, n)
+
+
+def test_jsd_by_hand_in_nats():
+    """P = (1, 0), q = (1/2, 1/2): m = (3/4, 1/4).
+
+    KL(p || m) = ln 4/3; KL(q || m) = 1/2 ln 2/3 + 1/2 ln 2 = 1/2 ln 4/3; half the sum is
+    3/4 ln 4/3 = .2158. Disjoint: ln 2, the greatest there is (1 in bits; its root would be .833).
+    """
+    p = np.array([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7]])
+    q = np.array([[0.5, 0.5], [0.0, 1.0], [0.3, 0.7]])
+    assert soft.jsd(p, q) == pytest.approx([0.75 * np.log(4 / 3), LN2, 0], abs=1e-15)
+    np.testing.assert_allclose(soft.jsd(p, q), soft.jsd(q, p))
+
+
+def test_manhattan_is_a_sum_over_the_classes_and_wasserstein_knows_their_order():
+    """All of it two classes further: 2 and 2; half of it one class: 1 and 1/2."""
+    p = np.array([[1.0, 0, 0], [1.0, 0, 0], [0.5, 0.5, 0], [1.0, 0, 0]])
+    q = np.array([[0, 0, 1.0], [0, 1.0, 0], [0, 1.0, 0], [0.5, 0, 0.5]])
+    assert soft.manhattan(p, q).tolist() == [2, 2, 1, 1]
+    assert soft.wasserstein(p, q).tolist() == [2, 1, 0.5, 1]
+
+
+def test_wasserstein_is_the_cheapest_transport():
+    """The linear program of optimal transport with cost |i - j|, solved."""
+    p, q = random_rows(0, n=6, k=4)
+    cost = np.abs(np.subtract.outer(np.arange(4), np.arange(4))).ravel()
+    moves = np.arange(16).reshape(4, 4)
+    leave, arrive = np.zeros((4, 16)), np.zeros((4, 16))
+    for k in range(4):
+        leave[k, moves[k]] = arrive[k, moves[:, k]] = 1
+    for i in range(6):
+        best = linprog(cost, A_eq=np.vstack([leave, arrive]), b_eq=np.concatenate([p[i], q[i]]))
+        assert soft.wasserstein(p, q)[i] == pytest.approx(best.fun, abs=1e-9)
+
+
+def test_an_empty_bin_changes_nothing_and_a_permutation_only_wasserstein():
+    p, q = random_rows(1)
+    wide = [np.insert(x, 0, 0, axis=1) for x in (p, q)]
+    mixed = [x[:, [3, 0, 4, 1, 2]] for x in (p, q)]
+    for measure in (soft.jsd, soft.manhattan, soft.wasserstein, soft.cross_entropy):
+        np.testing.assert_allclose(measure(*wide), measure(p, q), atol=1e-12)
+        same = np.allclose(measure(*mixed), measure(p, q))
+        assert same == (measure is not soft.wasserstein)
+
+
+def test_cross_entropy_by_hand_and_with_a_class_thought_impossible():
+    """Q = (1/2, 1/2), p = (1/4, 3/4): -(ln 1/4 + ln 3/4) / 2 = ln 4 - ln 3 / 2."""
+    p = np.array([[0.25, 0.75], [1.0, 0.0]])
+    q = np.array([[0.5, 0.5], [0.0, 1.0]])
+    assert soft.cross_entropy(p, q) == pytest.approx([2 * LN2 - LN3 / 2, -np.log(1e-12)])
+
+
+def test_entropy_correlation_sees_where_it_is_unsure_and_not_what_it_says():
+    """Entropies 0, ln 2, ln 2 against the same of other classes: 1; against ln 2, 0, 0: -1."""
+    p = np.array([[1, 0], [0.5, 0.5], [0.5, 0.5]])
+    assert soft.entropy_correlation(p, p[:, ::-1]) == pytest.approx(1)
+    assert soft.entropy_correlation(p, p[[1, 0, 0]]) == pytest.approx(-1)
+    assert np.isnan(soft.entropy_correlation(p, np.full((3, 2), 0.5)))
+    p, q = random_rows(2)
+    entropy = [-(x * np.log(x)).sum(axis=1) for x in (p, q)]
+    assert soft.entropy_correlation(p, q) == pytest.approx(np.corrcoef(*entropy)[0, 1])
+
+
+def test_scores_of_single_votes_by_hand():
+    """Of 4 votes one is met; distances 0 + 1 + 5 + 2 over 4 votes and 5 steps (CSC): 8 / 20."""
+    predicted, label = np.array([2, 2, 0, 3]), np.array([2, 3, 5, 1])
+    assert soft.error_rate(predicted, label) == 0.75
+    assert soft.absolute_distance(predicted, label, 5) == pytest.approx(0.4)
+    nothing = np.array([], dtype=np.int64)
+    assert np.isnan(soft.error_rate(nothing, nothing))
+    assert np.isnan(soft.absolute_distance(nothing, nothing, 5))
+
+
+def test_binary_f1_by_hand():
+    """TP 1, FP 2, FN 1: 2 / 5; class 0 does not matter; nothing there and nothing said: 0."""
+    predicted, label = np.array([1, 1, 1, 0, 0, 0]), np.array([1, 0, 0, 1, 0, 0])
+    assert soft.binary_f1(predicted, label) == 0.4
+    assert soft.binary_f1(np.append(predicted, 0), np.append(label, 0)) == 0.4
+    assert soft.binary_f1(np.zeros(3), np.zeros(3)) == 0
+
+
+@pytest.fixture
+def votes() -> Votes:
+    """Annotators 0, 1 are group 1, annotator 2 is group 0; item 1 has one vote, item 2 none."""
+    item, annotator, label = [0, 0, 0, 1], [0, 1, 2, 2], [1, 0, 1, 0]
+    group = np.array([1, 1, 0])
+    return Votes(*map(np.array, (item, annotator, label)), 3, 3, 2, group)
+
+
+def test_group_counts_and_shares_by_hand(votes):
+    counts = soft.group_counts(votes, 3)
+    assert counts.tolist() == [
+        [[0, 1], [1, 1], [0, 0]],
+        [[1, 0], [0, 0], [0, 0]],
+        [[0, 0], [0, 0], [0, 0]],
+    ]
+    assert np.array_equal(counts.sum(axis=1), votes.counts())
+    share = soft.shares(counts)
+    assert share[0, 1].tolist() == [0.5, 0.5] and np.isnan(share[1, 1]).all()
+
+
+def test_by_group_takes_the_pairs_that_exist_only(votes):
+    """Group a: items 0 and 1; group b: item 0, where the tie of its votes is a no; c: none.
+
+    a: JSD of (0, 1), (1, 0) against (0, 1), (1/2, 1/2), which is 0 and 3/4 ln 4/3; labels 1, 0
+    against 1, 0 (the prediction's tie is a no, too): F1 1. b: (1/2, 1/2) against (0, 1): label 1
+    against 0: F1 0.
+    """
+    probs = np.full((3, 3, 2), 7.0)
+    probs[0, 0], probs[1, 0], probs[0, 1] = (0, 1), (0.5, 0.5), (0, 1)
+    found = soft.by_group(probs, votes, ["a", "b", "c"])
+    one = 0.75 * np.log(4 / 3)
+    expected = {"jsd_a": one / 2, "jsd_b": one, "f1_a": 1, "f1_b": 0, "jsd": one * 3 / 4, "f1": 0.5}
+    assert found == pytest.approx(expected)
+
+
+def test_by_item_leaves_items_without_votes_out(votes):
+    probs = np.array([[0.5, 0.5], [0.5, 0.5], [9.0, 9.0]])
+    found = soft.by_item(probs, votes)
+    # shares (1/3, 2/3) and (1, 0)
+    assert found["soft_manhattan"] == pytest.approx((1 / 3 + 1) / 2)
+    assert found["soft_wasserstein"] == pytest.approx((1 / 6 + 1 / 2) / 2)
+    assert found["soft_cross_entropy"] == pytest.approx(LN2)
+    assert soft.by_item(probs, votes.on(np.zeros(3, dtype=bool))) == {}
+
+
+def test_yes_shares_count_annotators_and_not_labels():
+    """Item 0: annotator 0 says both, annotator 1 only class 2. Item 1: nobody."""
+    item, annotator, label = np.array([0, 0, 0]), np.array([0, 0, 1]), np.array([0, 2, 2])
+    votes = Votes(item, annotator, label, 2, 2, 3, multi_label=True)
+    share = soft.yes_shares(votes)
+    assert share[0].tolist() == [0.5, 0, 1] and np.isnan(share[1]).all()

@@ -1,0 +1,162 @@
+"""The report's page and the agreement numbers of a row."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annorun import report
+from annorun.aggregation.agreement import agreement
+from annorun.aggregation.majority import majority
+from annorun.scores.agreement import krippendorff_alpha
+from annorun.seeds import rng
+from annorun.votes import Items, Posterior, Votes
+
+
+def items(n_items: int, n_classes: int = 2, **names: object) -> Items:
+    return Items("votes", {}, np.full(n_items, "train"), n_classes, **names)  # type: ignore[arg-type]
+
+
+def page(
+    folder: Path, votes: Votes, posterior: Posterior | None = None, **names: object
+) -> dict[str, str]:
+    """Return the text below each heading."""
+    posterior = posterior or majority(votes)
+    metrics = report.agreement(votes, rng(0, "agreement")) | {"labels/acc": 0.5}
+    labels = posterior.probs.argmax(axis=1)
+    report.write(
+        folder, items(votes.n_items, votes.n_classes, **names), votes, posterior, labels, metrics
+    )
+    parts = (folder / "report.md").read_text(encoding="utf-8").split("\n## ")
+    return dict(part.split("\n\n", 1) for part in parts)
+
+
+def crowd() -> Votes:
+    """40 items, truth i mod 2 (item 39: nobody); 12 annotators, 2 guess, 1 says 0 to everything."""
+    generator = np.random.default_rng(0)
+    item, annotator = np.divmod(np.arange(39 * 12), 12)
+    label = np.where(annotator < 9, item % 2, generator.integers(2, size=len(item)))
+    label[annotator == 11] = 0
+    return Votes(item, annotator, label, 40, 12, 2)
+
+
+def test_the_numbers_are_those_of_the_coefficients() -> None:
+    votes = crowd()
+    found = report.agreement(votes, rng(0, "x"))
+    alpha = krippendorff_alpha(votes.counts(), rng=rng(0, "x"))
+    names = ("krippendorff_alpha", "fleiss_kappa", "mean_cohen_kappa")
+    assert set(found) == {f"agreement/{n}{e}" for n in names for e in ("", "_low", "_high")}
+    assert [found[f"agreement/krippendorff_alpha{e}"] for e in ("", "_low", "_high")] == [*alpha]
+    several = Votes([0, 0], [0, 0], [0, 1], 1, 1, 2, multi_label=True)  # type: ignore[arg-type]
+    assert report.agreement(several, rng(0, "x")) == {}
+
+
+def test_votes_are_counted(tmp_path: Path) -> None:
+    text = page(tmp_path, crowd())["# Report of the votes"]
+    assert "468 votes of 12 annotators on 39 items, 2 classes." in text
+    assert (
+        "12.0 votes an item (fewest 12, most 12). Items without a vote, left out below: 1." in text
+    )
+
+
+def test_guessers_are_named_and_the_good_are_not(tmp_path: Path) -> None:
+    """Half the items are of each class: chance is 1/2, and a tenth of the way to 1 is 0.55.
+
+    The prior of class 0 is 20/39, and so the chance of a11, which says nothing else: no skill.
+    """
+    accuracy = np.array([1.0, *[0.9] * 8, 0.54, 0.56, 20 / 39])
+    posterior = Posterior(np.eye(2)[np.arange(40) % 2], accuracy)
+    names = [f"a{k}" for k in range(12)]
+    text = page(tmp_path, crowd(), posterior, annotator_names=names)["Who is reliable?"]
+    assert "| a0 | 39 | 1.000 | 0.500 |" in text
+    assert "| a11 | 39 | 0.513 | 0.513 |" in text
+    assert "**2 of 12 look like guessing**" in text and text.endswith(": a9 (39), a11 (39).\n")
+    # five from each end
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| a")]
+    assert rows == [f"| {n}" for n in "annotator a0 a1 a2 a3 a4 a7 a8 a10 a9 a11".split()]
+    nobody = Posterior(posterior.probs, np.full(12, 0.9))
+    assert "Nobody looks like guessing" in page(tmp_path, crowd(), nobody)["Who is reliable?"]
+
+
+def test_chance_by_hand() -> None:
+    """Classes 3/4, 1/4; an annotator with labels 0 0 0 1 gets (3 * 3/4 + 1/4) / 4 = 5/8."""
+    votes = Votes([0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 1], 4, 2, 2)  # type: ignore[arg-type]
+    np.testing.assert_allclose(report._chance(votes, majority(votes).probs), [5 / 8, 0])
+
+
+def test_contested_items_come_in_the_order_of_their_entropy(tmp_path: Path) -> None:
+    item, annotator = np.divmod(np.arange(40), 4)
+    label = (annotator < item % 3).astype(int)  # shares of label 1: 0, 1/4, 1/2
+    votes = Votes(item, annotator, label, 10, 4, 2)
+    text = page(tmp_path, votes, class_names=["no", "yes"])["Which items are contested?"]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == [f"| {i}" for i in (2, 5, 8, 1, 4, 7)]
+    assert rows[0][1:] == ["no 50%, yes 50%", "no", "0.500 |"]
+    assert rows[-1][1:] == ["no 75%, yes 25%", "no", "0.750 |"]
+    assert "not sure of 6 of 10 items" in text
+
+
+def test_at_most_twenty_contested_items(tmp_path: Path) -> None:
+    item, annotator = np.divmod(np.arange(100), 2)
+    text = page(tmp_path, Votes(item, annotator, annotator, 50, 2, 2))
+    contested = text["Which items are contested?"]
+    assert contested.count("\n| ") == 1 + 1 + 20 and "not sure of 50 of 50" in contested
+    sure = page(tmp_path, Votes(item, annotator, item % 2, 50, 2, 2))
+    assert "None: the aggregator is sure" in sure["Which items are contested?"]
+
+
+def test_class_balance(tmp_path: Path) -> None:
+    votes = Votes([0, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1], 2, 3, 2)  # type: ignore[arg-type]
+    text = page(tmp_path, votes, class_names=["no", "yes"])["How are the classes balanced?"]
+    assert "| yes | 2 | 100.0% | 75.0% |\n| no | 0 | 0.0% | 25.0% |" in text
+
+
+@pytest.mark.parametrize(
+    ("alpha", "low", "words"),
+    [
+        (0.8, 0.7, "agree well"),
+        (0.67, 0.5, "agree fairly"),
+        (0.3, 0.1, "agree little"),
+        (0.3, -0.1, "cannot be told from chance"),
+        (np.nan, np.nan, "not defined"),
+    ],
+)
+def test_one_sentence_says_what_alpha_means(alpha: float, low: float, words: str) -> None:
+    assert words in report._meaning(alpha, low)
+
+
+def test_not_converging_is_said(tmp_path: Path) -> None:
+    votes = crowd()
+    heading = "Can the labels be trusted?"
+    counted = majority(votes)
+    assert "nothing to converge" in page(tmp_path, votes)[heading]
+    done = replace(counted, trace=(1.0, 2.0))
+    assert "as it should, after 2 iterations" in page(tmp_path, votes, done)[heading]
+    cut = replace(done, converged=False)
+    text = page(tmp_path, votes, cut)[heading]
+    assert "**The aggregator had not converged after 2" in text and "50.0% right" in text
+
+
+def test_disagreement_of_groups(tmp_path: Path) -> None:
+    votes = crowd()
+    told = replace(majority(votes), disagreement=np.array([0.5, 0.0] * 19 + [np.nan] * 2))
+    text = page(tmp_path, votes, told)["Which items are contested?"]
+    assert "do not share one truth on 25% of the items" in text
+
+
+def test_names_cannot_break_the_tables(tmp_path: Path) -> None:
+    votes = Votes([0, 0], [0, 1], [0, 1], 1, 2, 2)  # type: ignore[arg-type]
+    names = ["a|b\n<x>", "y" * 100]
+    text = page(tmp_path, votes, names=names[:1], annotator_names=names, class_names=names)
+    assert "| a\\|b \\<x\\> | 1 |" in text["Who is reliable?"]
+    assert f"| {'y' * 57}... | 1 |" in text["Who is reliable?"]
+
+
+@pytest.mark.parametrize("columns", [([], [], []), ([0, 1], [0, 1], [1, 1])])
+def test_next_to_nothing_voted(tmp_path: Path, columns: tuple[list[int], ...]) -> None:
+    votes = Votes(*columns, 3, 2, 2)  # type: ignore[arg-type]
+    text = page(tmp_path, votes, agreement(votes))
+    assert "not defined" in text["Do the annotators agree?"]
+    assert "Nothing is known of any annotator" in text["Who is reliable?"]
+    assert "nan" not in "".join(text.values())
