@@ -5,8 +5,11 @@
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,7 @@ def loader() -> Iterator[Any]:
     """Yield Hydra's config loader, and leave no global state behind."""
     register()
     GlobalHydra.instance().clear()
+    _base.cache_clear()
     with initialize_config_dir(str(conf_dir().absolute()), version_base="1.3", job_name="annorun"):
         yield GlobalHydra.instance().config_loader()
 
@@ -86,12 +90,24 @@ def compose(name: str = "config", overrides: list[str] | None = None) -> DictCon
     Raises:
         ConfigError: every fault of the overrides and of the composed config.
     """
+    return compose_all(name, [overrides or []])[0]
+
+
+def compose_all(name: str, cells: Sequence[list[str]]) -> list[DictConfig]:
+    """Compose the cells of a sweep.
+
+    Raises:
+        ConfigError: every fault of all of them.
+    """
+    composed, found = [], []
     with loader() as known:
-        cfg, found = compose_cell(known, name, overrides or [])
-    found += faults(cfg) if cfg is not None else []
-    if found or cfg is None:
+        for overrides in cells:
+            cfg, words = compose_cell(known, name, overrides)
+            composed += [] if cfg is None else [cfg]
+            found += words + (faults(cfg) if cfg is not None else [])
+    if found or len(composed) < len(cells):
         raise ConfigError(*dict.fromkeys(found))
-    return cfg
+    return composed
 
 
 def check(cfg: DictConfig) -> None:
@@ -165,16 +181,15 @@ def compose_cell(
     """Compose one cell; where Hydra refuses, name every override at fault, compose the rest."""
     parsed = parse(overrides, known)
     try:
-        return _load(name, overrides), [w for o in parsed if (w := _form_fault(known, o))]
+        return _load(name, parsed), [w for o in parsed if (w := _form_fault(known, o))]
     except REFUSED as error:
         first = one_line(error)
     good, found = [], []
     for override in parsed:
-        words = _form_fault(known, override) or _group_fault(known, override)
-        if words:
+        if words := _form_fault(known, override) or _group_fault(known, override):
             found.append(words)
         elif _is_group(known, override):
-            good.append(str(override.input_line))
+            good.append(override)
     try:
         base = _load(name, good)
     except REFUSED as error:
@@ -182,24 +197,46 @@ def compose_cell(
     for override in parsed:
         if override.key_or_group in GROUPS or _form_fault(known, override):
             continue
-        words = _key_fault(base, override)
-        if words:
+        if words := _key_fault(base, override):
             found.append(words)
         else:
-            good.append(str(override.input_line))
+            good.append(override)
     try:
         return _load(name, good), found or [first]
     except REFUSED as error:
         return None, [*found, one_line(error)]
 
 
-def _load(name: str, overrides: list[str]) -> DictConfig:
-    cfg = hydra_compose(name, overrides, return_hydra_config=True)
+def _load(name: str, overrides: list[Override]) -> DictConfig:
+    """Compose; overrides that only set a value are set in a copy of what the others give."""
+    lines = [str(o.input_line) for o in overrides]
+    plain = [_sets_a_value(o) for o in overrides]
+    cfg, choices = deepcopy(_base(name, tuple(compress(lines, (not p for p in plain)))))
+    try:
+        for override in compress(overrides, plain):
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+    except OmegaConfBaseException:
+        # refused: Hydra has the words for it
+        cfg, choices = deepcopy(_base(name, tuple(lines)))
+    return finish(cfg, choices, lines)
+
+
+@cache
+def _base(name: str, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """Compose once for the many cells of a sweep; a `loader` begins with none."""
+    cfg = hydra_compose(name, list(overrides), return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     OmegaConf.set_readonly(cfg, False)
     with open_dict(cfg):
         del cfg["hydra"]
-    return finish(cfg, choices, overrides)
+    return cfg, choices
+
+
+def _sets_a_value(o: Override) -> bool:
+    """Say whether an override is KEY=VALUE of one key that exists, not of a group or of Hydra."""
+    key = str(o.key_or_group)
+    more = o.is_delete() or o.is_add() or o.is_force_add() or o.is_sweep_override() or o.package
+    return not (more or key in GROUPS or key.startswith(HYDRA_KEYS) or "/" in key)
 
 
 def _is_group(known: Any, override: Override) -> bool:

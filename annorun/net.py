@@ -184,10 +184,7 @@ class FeatureNet(nn.Module):
     def __init__(self, n_features: int, n_classes: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(n_features, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(128, n_classes),
+            nn.Linear(n_features, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, n_classes)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -287,7 +284,10 @@ def _place(model: str) -> str:
 
 @contextmanager
 def _readable(model: str) -> Iterator[None]:
-    """Turn the many ways in which a model cannot be read into one line."""
+    """Turn the many ways in which a model cannot be read into one line; show no bar of weights."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     # the libraries below raise whatever they like, also their own kinds

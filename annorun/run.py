@@ -72,6 +72,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     try:
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
         metrics, device, steps = execute(c, crowd, network, folder)
+        row = results.new_row(c, identity) | {
+            "metrics": {k: float(v) for k, v in metrics.items() if np.isfinite(v)},
+            "steps": steps,
+            "seconds": round(time.perf_counter() - start, 3),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "device": device,
+        }
+        results.write_row(folder, row)
     except ConfigError:
         # an aggregator refuses data that only it can judge: as if never begun
         results.withdraw(folder)
@@ -85,14 +93,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             import wandb
 
             wandb.finish()
-    row = results.new_row(c, identity) | {
-        "metrics": {k: float(v) for k, v in metrics.items() if np.isfinite(v)},
-        "steps": steps,
-        "seconds": round(time.perf_counter() - start, 3),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "device": device,
-    }
-    results.write_row(folder, row)
     show.finished(row, folder)
     return row
 

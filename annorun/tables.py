@@ -53,15 +53,43 @@ class Cell:
         return self.mean - self.paper if known else None  # type: ignore[operator]
 
 
-def key_of(choices: dict[str, str], names: Sequence[str]) -> Key:
-    """Return the values of a table's keys for one run."""
-    return tuple(choices[name] for name in names)
+def key_of(config: dict[str, Any], names: Sequence[str]) -> Key:
+    """Return the values of a table's keys for one run's plain config.
+
+    A key is a group, or the path of a value: `dataset.divisiveness`, `annotator_dist.spam.0`. What
+    the run's config does not have is empty.
+    """
+    choices = config["choices"]
+    return tuple(choices[n] if n in choices else word(_value(config, n)) for n in names)
 
 
-def published(path: Path, names: Sequence[str]) -> dict[Key, float | str]:
-    """Read expected/NAME.csv: the keys and `value`, which is empty where we could not read it."""
-    rows = results.read_csv(path) if path.is_file() else []
-    return {tuple(r[n] for n in names): float(r["value"]) if r["value"] else UNKNOWN for r in rows}
+def _value(node: Any, path: str) -> Any:
+    for part in path.split("."):
+        node = node[int(part)] if isinstance(node, list) else (node or {}).get(part)
+    return node
+
+
+def word(value: Any) -> str:
+    """Return a config's value as a table shows it: 0, 0.0 and 0.00 are one number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else "" if value is None else str(value)
+
+
+def published(path: Path, names: Sequence[str], metric: str = "value") -> dict[Key, float | str]:
+    """Read expected/NAME.csv: the keys and a column a metric, or `value` where there is but one.
+
+    An empty value is one that we could not read. Under fewer keys than the file has, a cell is the
+    mean over the others, as it is of our runs.
+    """
+    found: dict[Key, list[str]] = {}
+    for row in results.read_csv(path) if path.is_file() else []:
+        column = metric if metric in row else "value"
+        if column in row and row.keys() >= set(names):
+            found.setdefault(tuple(row[n] for n in names), []).append(row[column])
+    return {
+        key: float(np.mean([float(v) for v in values])) if all(values) else UNKNOWN
+        for key, values in found.items()
+    }
 
 
 def collect(

@@ -1,16 +1,18 @@
 """Fitting one method's network: the part of a run that needs torch and Lightning."""
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from annorun import check, net, results
 from annorun.dataset.module import MAX_TOKENS, CrowdData
@@ -24,6 +26,9 @@ from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
 MOST_CURVES = 20
 # Lightning's banners and advertisements; what matters to a run is in its row
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+# of the last frozen encoder and its texts
+STATES: dict[tuple[str, str, int, bytes], Tensor] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +97,26 @@ class Training:
         )
         if frozen:
             # the encoder never changes: each text is encoded once, not once an epoch
-            device = "cuda" if t["accelerator"] == "gpu" else "cpu"
-            self.data.inputs = {"x": net.states(self.module.net, self.data.inputs, device)}
+            self.data.inputs = {"x": self._states(model)}
         if t["choose_on"] != "last" and not len(self.data.val):
             raise ConfigError(
                 f"trainer.choose_on={t['choose_on']}: of {len(self.data.train)} training items "
                 f"val_share={t['val_share']} leaves none to choose on; allowed is last"
             )
+
+    def _states(self, model: str) -> Tensor:
+        """Return what a frozen encoder makes of the texts; the next run of a sweep has them too."""
+        ids = self.data.inputs["input_ids"].numpy().tobytes()
+        # the tiny encoder's weights are drawn from the run's seed
+        seed = self.c["seed"] if model == "tiny" else 0
+        key = (model, self.network["pooling"], seed, hashlib.sha256(ids).digest())
+        if key not in STATES:
+            STATES.clear()
+            device = "cuda" if self.c["trainer"]["accelerator"] == "gpu" else "cpu"
+            STATES[key] = net.states(
+                cast(net.TextEncoder, self.module.net), self.data.inputs, device
+            )
+        return STATES[key]
 
     def _max_length(self) -> int:
         asked: int = self.c["dataset"].get("max_length", MAX_TOKENS)

@@ -17,6 +17,9 @@ METHODS = {
     "LFC": "lfc",
     "MACE": "mace",
     "NUTMEG": "nutmeg",
+    "majority": "majority",
+    "majority_subpop": "majority_by_group",
+    "individual": "individual",
 }
 VARIANT = ("method", "method.aggregator.estep", "method.aggregator.imputation")
 # our keys, and the authors' columns
@@ -61,6 +64,12 @@ TABLES = {
         "additional_annotators.csv",
         SIZE | BOTH,
     ),
+    "nutmeg_downstream": (
+        "6: offensiveness, one row a category of an attribute; their `individual` is judged with\n"
+        "# predictions and items in different orders (annorun/method/multi_task.py).",
+        "downstream_model_comparison.csv",
+        {"dataset.attribute": "subpopulation", "test/jsd": "mean_jsd", "test/f1": "f1"},
+    ),
 }
 
 
@@ -71,7 +80,15 @@ def row(given: dict[str, str], columns: dict[str, str]) -> list[str]:
         given["annotations_per_item"] = str(float(given["annotation_budget"]) / 500)
     method = METHODS[given.get("method", "NUTMEG")]
     steps = ["released"] * 2 if method == "nutmeg" else [""] * 2
-    return [method, *steps, *(f"{round(float(given[c]), 5):g}" for c in columns.values())]
+    return [method, *steps, *(_short(given[c]) for c in columns.values())]
+
+
+def _short(cell: str) -> str:
+    try:
+        return f"{round(float(cell), 5):g}"
+    except ValueError:
+        # the name of an attribute
+        return cell
 
 
 def main(folder: Path) -> None:
@@ -81,7 +98,10 @@ def main(folder: Path) -> None:
             given
             for given in results.read_csv(folder / file)
             # a correlation that is undefined is empty
-            if all(given.values()) and given.get("labeling_method") != "Variable"
+            if all(given.values())
+            and given.get("labeling_method") != "Variable"
+            # of the two texts, the one whose ratings are public
+            and given.get("task", "popquorn_offensiveness") == "popquorn_offensiveness"
         ]
         path = config.experiments_dir() / "expected" / f"{name}.csv"
         results.write_csv(path, [*VARIANT, *columns], [row(given, columns) for given in known])

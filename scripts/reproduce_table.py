@@ -5,16 +5,23 @@
     python scripts/reproduce_table.py realm_table1 --run --smoke
     python scripts/reproduce_table.py realm_table1 --run seed=0,1 out_root=elsewhere
     python scripts/reproduce_table.py realm_table1 --measured   also a line a run, to be committed
+    python scripts/reproduce_table.py nutmeg_baselines --run --jobs 2 --figure
+    python scripts/reproduce_table.py nutmeg_baselines keys=[method]   means over all other keys
 
 Prints Markdown, and writes it beside a CSV: <out_root>/<name>/table.md and table.csv. --measured
-writes experiments/measured/<name>.csv, with command, commit and machine in its header.
+writes experiments/measured/<name>.csv, with command, commit and machine in its header. --figure
+draws the pictures that the sweep file names: <out_root>/<name>/*.png.
 """
 
 import argparse
+import io
 import os
 import platform
 import shlex
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
 
@@ -30,9 +37,7 @@ def sweep(name: str, smoke: bool, overrides: list[str]) -> list[DictConfig]:
     for part in [name, *(_file(name).get("also") or [])]:
         own = list(_file(part).smoke) if smoke else []
         asked = {o.split("=")[0]: o for o in [*own, *overrides]}
-        if faults := cli.faults_in_command(part, list(asked.values()), multirun=True):
-            raise ConfigError(*faults)
-        found += [config.compose(part, cell) for cell in cli.cells(part, list(asked.values()))]
+        found += config.compose_all(part, cli.cells(part, list(asked.values())))
     return found
 
 
@@ -40,23 +45,46 @@ def _file(name: str) -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config.experiments_dir() / f"{name}.yaml"))
 
 
-def execute(configs: list[DictConfig]) -> int:
-    """Run what is not finished, one after the other; return how many failed."""
+def execute(configs: list[DictConfig], jobs: int) -> int:
+    """Run what is not finished, in several processes if asked; return how many failed."""
+    titles = [f"\n{n}/{len(configs)}: {' '.join(c.overrides)}" for n, c in enumerate(configs, 1)]
+    failed = 0
+    if jobs == 1:
+        for title, cfg in zip(titles, configs, strict=True):
+            print(title, flush=True)
+            failed += not one(cfg)
+        return failed
+    # the processes share the cores among them already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for title, (done, text) in zip(titles, pool.map(quietly, configs), strict=True):
+            # what a finished run has to say is in its folder
+            print(title, "" if done else f"\n{text}", end="", flush=True)
+            failed += not done
+    return failed
+
+
+def one(cfg: DictConfig) -> bool:
+    """Run one cell, and say whether it is done."""
     from annorun.run import run
 
-    failed = 0
-    for number, cfg in enumerate(configs, 1):
-        print(f"\n{number}/{len(configs)}: {' '.join(cfg.overrides)}", flush=True)
-        try:
-            run(cfg)
-        except ConfigError as error:
-            failed += 1
-            cli.report(error)
-        # one failed cell must not stop the others; it has left its error.txt
-        except Exception as error:
-            failed += 1
-            print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
-    return failed
+    try:
+        run(cfg)
+    except ConfigError as error:
+        cli.report(error)
+    # one failed cell must not stop the others; it has left its error.txt
+    except Exception as error:
+        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
+    else:
+        return True
+    return False
+
+
+def quietly(cfg: DictConfig) -> tuple[bool, str]:
+    """Run one cell; return whether it is done, and what it had to say."""
+    with redirect_stdout(io.StringIO()) as text, redirect_stderr(text):
+        done = one(cfg)
+    return done, text.getvalue()
 
 
 def place_of(cfg: DictConfig) -> Path:
@@ -65,40 +93,61 @@ def place_of(cfg: DictConfig) -> Path:
     return results.folder(plain, results.identity(plain))
 
 
-def report(name: str, configs: list[DictConfig]) -> str:
-    """Write table.md and table.csv from the rows there are, and return the Markdown."""
-    keys, metric = list(configs[0]["keys"]), configs[0]["metric"]
-    runs = []
-    for cfg in configs:
-        runs.append((tables.key_of(cfg.choices, keys), place_of(cfg)))
-    expected = tables.published(config.experiments_dir() / "expected" / f"{name}.csv", keys)
-    cells = tables.lines(tables.collect(runs, metric, expected))
-    header = [*keys, *tables.HEADER]
-    text = f"{name}: {metric}\n\n{tables.markdown(header, cells)}\n"
-    place = Path(configs[0].out_root).expanduser() / configs[0].name
+def metrics_of(cfg: DictConfig) -> list[str]:
+    """Return the metrics of a table."""
+    return [cfg.metric] if isinstance(cfg.metric, str) else list(cfg.metric)
+
+
+def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
+    """Write table.md, table.csv and pictures from the rows there are, and return the Markdown."""
+    keys, metrics = list(configs[0]["keys"]), metrics_of(configs[0])
+    runs = [(tables.key_of(config.plain(cfg), keys), place_of(cfg)) for cfg in configs]
+    path = config.experiments_dir() / "expected" / f"{name}.csv"
+    cells = {m: tables.collect(runs, m, tables.published(path, keys, m)) for m in metrics}
+    # several tables may share the folder of their runs
+    shared = configs[0].name == _file(name).name
+    place = Path(configs[0].out_root).expanduser() / (name if shared else configs[0].name)
     place.mkdir(parents=True, exist_ok=True)
+    header = [*keys, *tables.HEADER]
+    rows = {m: tables.lines(cells[m]) for m in metrics}
+    text = "\n".join(f"{name}: {m}\n\n{tables.markdown(header, rows[m])}\n" for m in metrics)
     (place / "table.md").write_text(text, encoding="utf-8")
-    results.write_csv(place / "table.csv", header, cells)
-    return f"{text}\n{place / 'table.md'}, {place / 'table.csv'}"
+    if len(metrics) == 1:
+        results.write_csv(place / "table.csv", header, rows[metrics[0]])
+    else:
+        lines = [[m, *row] for m in metrics for row in rows[m]]
+        results.write_csv(place / "table.csv", ["metric", *header], lines)
+    written = [place / "table.md", place / "table.csv"]
+    if figure:
+        from annorun import figures
+
+        for stem, spec in (config.plain(configs[0]).get("figures") or {}).items():
+            written.append(place / f"{stem}.png")
+            figures.draw(figures.Spec(**spec), keys, cells, written[-1])
+    return f"{text}\n{', '.join(map(str, written))}"
 
 
 def measured(name: str, configs: list[DictConfig]) -> str:
-    """Write a line a finished run to experiments/measured/, and return where."""
+    """Write a line a finished run to experiments/measured/, and return where.
+
+    It has all metrics, or those of the table where that lists several.
+    """
     choices = ("method", "dataset", "noise", "annotator_dist", "model_size")
-    rows = []
-    for cfg in configs:
-        folder = place_of(cfg)
-        if results.state(folder) == "done":
-            rows.append(results.read_row(folder))
-    metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
+    keys = [k for k in configs[0]["keys"] if k not in choices]
+    done = {f: cfg for cfg in configs if results.state(f := place_of(cfg)) == "done"}
+    rows = [(results.read_row(f), config.plain(cfg)) for f, cfg in done.items()]
+    metrics = metrics_of(configs[0])
+    if isinstance(configs[0].metric, str):
+        metrics = list(dict.fromkeys(m for row, _ in rows for m in row["metrics"]))
     path = config.experiments_dir() / "measured" / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
     results.write_csv(
         path,
-        [*choices, "seed", "data_seed", *metrics, "steps", "seconds", "device"],
+        [*choices, *keys, "seed", "data_seed", *metrics, "steps", "seconds", "device"],
         [
             [
                 *(row["choices"][c] for c in choices),
+                *tables.key_of(plain, keys),
                 row["seed"],
                 row["data_seed"],
                 *(f"{row['metrics'][m]:.4f}" if m in row["metrics"] else None for m in metrics),
@@ -106,11 +155,12 @@ def measured(name: str, configs: list[DictConfig]) -> str:
                 row["seconds"],
                 row["device"],
             ]
-            for row in rows
+            for row, plain in rows
         ],
     )
-    commits = sorted({f"{row['commit']}{' (changed)' * bool(row['dirty'])}" for row in rows})
-    versions = ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items()) if rows else ""
+    found = [row for row, _ in rows]
+    commits = sorted({f"{row['commit']}{' (changed)' * bool(row['dirty'])}" for row in found})
+    versions = ", ".join(f"{k} {v}" for k, v in found[0]["versions"].items()) if found else ""
     arguments = [a for a in sys.argv[1:] if not a.startswith("out_root=")]
     header = [
         f"# command: python scripts/reproduce_table.py {shlex.join(arguments)}",
@@ -134,6 +184,8 @@ def main() -> int:
     parser.add_argument(
         "--measured", action="store_true", help="also write experiments/measured/NAME.csv"
     )
+    parser.add_argument("--figure", action="store_true", help="also draw the sweep file's pictures")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that run the cells")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as on annorun's command line")
     asked = parser.parse_intermixed_args()
     try:
@@ -143,8 +195,8 @@ def main() -> int:
             )
         extra = [f"name={asked.name}_smoke"] if asked.smoke else []
         configs = sweep(asked.name, asked.smoke, [*extra, *asked.overrides])
-        failed = execute(configs) if asked.run else 0
-        print(report(asked.name, configs))
+        failed = execute(configs, max(asked.jobs, 1)) if asked.run else 0
+        print(report(asked.name, configs, asked.figure))
         if asked.measured:
             print(measured(asked.name, configs))
     except ConfigError as error:

@@ -70,7 +70,8 @@ def test_every_experiment_is_a_multirun_and_each_cell_passes_the_check(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # the check asks only whether a data set's folder is there
-    (tmp_path / "labelme").mkdir()
+    for name in ("labelme", "popquorn", "lewidi2023"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("ANNORUN_DATA", str(tmp_path))
     names = config.sweeps()
     assert len(names) == len(list(EXPERIMENTS.glob("*.yaml"))) >= 2

@@ -2,12 +2,16 @@
 
 import csv
 import importlib.util
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
 
 from annorun import config, results
 from annorun.tables import UNKNOWN
@@ -129,3 +133,120 @@ def test_bad_commands(
     assert fault in error
     assert all(line.startswith("annorun: ") for line in error.splitlines())
     assert not (tmp_path / "out").exists()
+
+
+# a cell of the synthetic grid in a tenth of a second
+GRID = ["dataset.n_items=60", "annotator_dist.spam=[0.2,0.2]", "data_seed=0"]
+MEANS = "keys=[method,method.aggregator.imputation]"
+
+
+def lines(path: Path, metric: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Return a grid table's lines that stand for runs, by imputation and divisiveness."""
+    return {
+        (r["method.aggregator.imputation"], r["dataset.divisiveness"]): r
+        for r in results.read_csv(path)
+        if r["metric"] == metric and r["ours"]
+    }
+
+
+def test_a_table_of_several_metrics_and_its_means(go: Go, tmp_path: Path) -> None:
+    small = [*GRID, "dataset.divisiveness=0.4,1.0", "method=nutmeg"]
+    assert go("nutmeg_baselines", "--run", "--figure", *small) == 0
+    place = tmp_path / "out" / "nutmeg_baselines"
+    rows = results.read_rows(place)
+    assert len(rows) == 3 * 2
+    for metric in ("labels/acc_0", "labels/acc_1"):
+        table = lines(place / "table.csv", metric)
+        variants = ("naive_bayes", "released", "joint")
+        assert set(table) == {(v, d) for v in variants for d in ("0.4", "1")}
+        shown = sorted(float(r["ours"]) for r in table.values())
+        assert shown == pytest.approx(sorted(r["metrics"][metric] for r in rows), abs=5e-5)
+        # the paper's numbers are of the released code, and of all other cells
+        assert {v for (v, _), r in table.items() if r["paper"]} == {"released"}
+    assert {p.stem for p in place.glob("*.png")} == {"grid", "divisiveness", "nutmeg_imputation"}
+    text = (place / "table.md").read_text()
+    assert text.count("nutmeg_baselines: labels/acc_") == 2
+    assert go("nutmeg_baselines", *small, MEANS) == 0
+    means = [r for r in results.read_csv(place / "table.csv") if r["metric"] == "labels/acc_1"]
+    (joint,) = [r for r in means if r["method.aggregator.imputation"] == "joint"]
+    by_hand = [float(r["ours"]) for (v, _), r in table.items() if v == "joint"]
+    assert float(joint["ours"]) == pytest.approx(sum(by_hand) / 2, abs=1e-4)
+    assert joint["seeds"] == "2"
+
+
+def test_tables_may_share_runs(go: Go, tmp_path: Path) -> None:
+    small = [*GRID, "dataset.divisiveness=0.4", "method=nutmeg"]
+    assert go("nutmeg_baselines", "--run", *small) == 0
+    assert go("nutmeg_competence", *small) == 0
+    place = tmp_path / "out" / "nutmeg_competence"
+    assert {p.name for p in place.iterdir()} == {"table.md", "table.csv"}
+    table = lines(place / "table.csv", "annotators/pearson")
+    assert {k: r["missing"] for k, r in table.items()} == {
+        (v, "0.4"): "0" for v in ("naive_bayes", "released", "joint")
+    }
+
+
+def test_processes_give_the_rows_of_one(go: Go, tmp_path: Path) -> None:
+    words = ["nutmeg_baselines_joint", "--run", *GRID, "dataset.divisiveness=0,0.4,0.8"]
+    command = [sys.executable, str(SCRIPT), *words, "--jobs", "2", f"out_root={tmp_path / 'two'}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("3/3: ")]
+    assert go(*words) == 0
+    one, two = (results.read_rows(tmp_path / p) for p in ("out", "two"))
+    assert [r["id"] for r in one] == [r["id"] for r in two]
+    assert [r["metrics"] for r in one] == [r["metrics"] for r in two]
+    assert len(one) == 3
+
+
+def test_a_failure_in_another_process_is_told(tmp_path: Path) -> None:
+    """60 items at 1000 an annotator make 3 annotators, and each item wants 60 of them."""
+    words = [*GRID, "dataset.divisiveness=0", "annotator_dist.per_item=60"]
+    command = [sys.executable, str(SCRIPT), "nutmeg_baselines_joint", "--run", "--jobs", "2"]
+    command += [*words, "annotator_dist.most_items=1000", f"out_root={tmp_path}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "annotator_dist.per_item=60: " in done.stdout
+
+
+def test_measured_lines_hold_the_settings_and_the_tables_metrics(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "experiments"
+    shutil.copytree(config.experiments_dir(), copy)
+    monkeypatch.setattr(config, "experiments_dir", lambda: copy)
+    small = [*GRID, "dataset.divisiveness=0.4,1", "data_seed=0,1"]
+    assert go("nutmeg_baselines_joint", "--run", "--measured", *small) == 0
+    rows = results.read_csv(copy / "measured" / "nutmeg_baselines_joint.csv")
+    assert [(r["dataset.divisiveness"], r["data_seed"]) for r in rows] == [
+        (d, s) for d in ("0.4", "1") for s in ("0", "1")
+    ]
+    assert {r["annotator_dist.spam.0"] for r in rows} == {"0.2"}
+    assert {k for k in rows[0] if "/" in k} == {"labels/acc_0", "labels/acc_1"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset.divisiveness=0.4", "annotator_dist.spam=[0.2,0.1]", "seed=3"],
+        ["dataset.divisiveness=0.4", "dataset.divisiveness=0.5", "method=mace"],
+        ["+dataset.prompt=x", "dataset.prompt=y", "name=z"],
+        ["seed=3", "method.module=null", "hydra.verbose=false"],
+        ["trainer.lr=${oc.env:LR}", "annotator_dist.shares.1=0.3"],
+    ],
+)
+def test_a_cell_of_many_is_composed_as_hydra_does(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what chooses options is composed anew a cell; the answer must be Hydra's own."""
+    monkeypatch.setenv("LR", "0.1")
+    words = ["dataset=subpopulation_items", *words]
+    with config.loader() as known:
+        # the second time, from what the first left
+        for _ in range(2):
+            ours, found = config.compose_cell(known, "config", words)
+        theirs = hydra_compose("config", words)
+    assert ours is not None and not found
+    kept = {k: v for k, v in config.plain(ours).items() if k not in ("choices", "overrides")}
+    assert kept == OmegaConf.to_container(theirs, resolve=True)
+    assert ours.overrides == words

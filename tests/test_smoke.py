@@ -10,16 +10,21 @@ import pytest
 from annorun import config, results
 
 SWEEPS = config.sweeps()
+# texts of annotators with groups: none is embedded
+REAL = [name for name in SWEEPS if name.startswith(("nutmeg_downstream", "nutmeg_hs_brexit"))]
 
 
 def test_smoke_sees_every_sweep() -> None:
-    assert len(SWEEPS) >= 7
-    assert {"realm_table1", "synthetic_qa", "digits", "labelme"} <= set(SWEEPS)
+    assert len(SWEEPS) >= 25
+    assert len(REAL) == 4
+    assert {"realm_table1", "synthetic_qa", "digits", "labelme", "nutmeg_baselines"} <= set(SWEEPS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_goes_through_and_gives_a_full_table(name: str, tmp_path: Path) -> None:
+    if name in REAL and not os.environ.get("ANNORUN_DATA"):
+        pytest.skip("ANNORUN_DATA names no folder")
     script = config.experiments_dir().parent / "scripts" / "reproduce_table.py"
     command = [sys.executable, str(script), name, "--run", "--smoke", f"out_root={tmp_path}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
@@ -28,5 +33,8 @@ def test_a_sweep_goes_through_and_gives_a_full_table(name: str, tmp_path: Path) 
     table = results.read_csv(tmp_path / f"{name}_smoke" / "table.csv")
     ours = [row for row in table if row["ours"]]
     assert ours and all(row["missing"] == row["failed"] == "0" for row in table)
-    assert all(0 <= float(row["ours"]) <= 1 for row in ours)
-    assert len(results.read_rows(tmp_path)) == sum(int(row["seeds"]) for row in ours)
+    # a correlation may be below zero, groups are counted up to 3
+    assert all(-1 <= float(row["ours"]) <= 3 for row in ours)
+    # a table of several metrics has every run once a metric
+    first = [row for row in ours if row.get("metric") == table[0].get("metric")]
+    assert len(results.read_rows(tmp_path)) == sum(int(row["seeds"]) for row in first)

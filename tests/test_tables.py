@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from annorun import config, tables
-from annorun.tables import UNKNOWN, Cell, collect, lines, markdown, published
+from annorun.tables import UNKNOWN, Cell, collect, key_of, lines, markdown, published, word
 
 KEYS = ("method", "annotator_dist")
 
@@ -83,19 +84,91 @@ def test_published_values(tmp_path: Path) -> None:
     assert published(tmp_path / "none.csv", KEYS) == {}
 
 
+def test_keys_are_options_and_the_paths_of_values() -> None:
+    config = {
+        "choices": {"method": "nutmeg"},
+        "dataset": {"divisiveness": 0.0, "name": None},
+        "annotator_dist": {"spam": [0.1, 0.25]},
+        "method": {"aggregator": {"estep": "exact"}, "module": None},
+    }
+    names = {
+        "method": "nutmeg",
+        "dataset.divisiveness": "0",
+        "annotator_dist.spam.1": "0.25",
+        "method.aggregator.estep": "exact",
+        # not there: of another method, below a node that is null, null itself
+        "method.aggregator.imputation": "",
+        "method.module.target": "",
+        "dataset.name": "",
+    }
+    assert key_of(config, list(names)) == tuple(names.values())
+
+
+def test_numbers_are_one_whatever_their_digits() -> None:
+    assert [word(v) for v in (1, 1.0, 0.10, "0.10", True, None)] == (
+        ["1", "1", "0.1", "0.10", "True", ""]
+    )
+
+
+GRID = "method,x,a,b\nm,0,0.1,0.5\nm,1,0.4,\nn,0,0.7,1\n"
+
+
+def test_published_values_of_several_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("# origin\n" + GRID)
+    keys = ["method", "x"]
+    assert published(path, keys, "a") == {("m", "0"): 0.1, ("m", "1"): 0.4, ("n", "0"): 0.7}
+    assert published(path, keys, "b") == {("m", "0"): 0.5, ("m", "1"): UNKNOWN, ("n", "0"): 1.0}
+    # neither the metric nor a column `value`; a key that the file does not have
+    assert published(path, keys, "c") == {}
+    assert published(path, [*keys, "z"], "a") == {}
+
+
+def test_under_fewer_keys_a_published_cell_is_a_mean_as_ours_is(tmp_path: Path) -> None:
+    """m: (.1 + .4) / 2 published, (.2 + .6) / 2 ours; of b one of two is not known."""
+    path = tmp_path / "t.csv"
+    path.write_text(GRID)
+    expected = published(path, ["method"], "a")
+    assert expected == {("m",): pytest.approx(0.25), ("n",): 0.7}
+    assert published(path, ["method"], "b") == {("m",): UNKNOWN, ("n",): 1.0}
+    runs = [(("m",), done(tmp_path / str(x), a=x)) for x in (0.2, 0.6)]
+    (cell, _) = collect(runs, "a", expected)
+    assert (cell.mean, cell.difference) == (pytest.approx(0.4), pytest.approx(0.15))
+
+
 def test_every_expected_file_reads() -> None:
     folder = config.experiments_dir() / "expected"
     files = sorted(folder.glob("*.csv"))
-    assert len(files) >= 1
+    assert len(files) >= 6
     for path in files:
-        assert path.stem in config.sweeps()
+        sweep = OmegaConf.load(config.experiments_dir() / f"{path.stem}.yaml")
         header = next(x for x in path.read_text().splitlines() if not x.startswith("#"))
-        *keys, value = header.split(",")
-        assert value == "value"
-        found = published(path, keys)
+        keys = list(sweep["keys"])
+        names, values = header.split(",")[: len(keys)], header.split(",")[len(keys) :]
+        assert names == keys
+        single = isinstance(sweep.metric, str)
+        assert values and set(values) <= ({"value"} if single else set(sweep.metric))
         n_rows = len([x for x in path.read_text().splitlines() if x and not x.startswith("#")]) - 1
-        assert len(found) == n_rows, f"{path}: a cell is there twice"
-        assert all(v == UNKNOWN or 0 <= float(v) <= 1 for v in found.values())
+        for metric in values:
+            found = published(path, keys, metric)
+            assert len(found) == n_rows, f"{path}: a cell is there twice"
+            assert all(v == UNKNOWN or 0 <= float(v) <= 1 for v in found.values())
+
+
+# means of the authors' figure data over their grid, computed apart from the conversion
+MEANS = {
+    ("nutmeg_baselines", "labels/acc_1"): {"nutmeg": 0.813, "mace": 0.506, "majority": 0.543},
+    ("nutmeg_baselines", "labels/acc_0"): {"nutmeg": 0.994, "bcc": 0.994, "lfc": 0.994},
+    ("nutmeg_competence", "annotators/pearson"): {"nutmeg": 0.805, "mace": 0.489},
+}
+
+
+@pytest.mark.parametrize(("name", "metric"), MEANS)
+def test_what_was_converted_has_the_papers_means(name: str, metric: str) -> None:
+    path = config.experiments_dir() / "expected" / f"{name}.csv"
+    found = published(path, ["method"], metric)
+    for method, value in MEANS[name, metric].items():
+        assert found[(method,)] == pytest.approx(value, abs=5.1e-4)
 
 
 def test_markdown_is_well_formed() -> None:

@@ -1,0 +1,200 @@
+"""Pictures of a table: its cells as heat maps, or as lines beside what was published.
+
+Draws cells (rows and expected values), never a run. A sweep file names its pictures under
+`figures`: FILE: {kind, metrics, series, x, ..}, the keys of Spec.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from annorun.tables import Cell, Key, word
+
+# Okabe and Ito 2008, told apart by colour-blind readers, too; grey in place of their yellow
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
+MARKERS = "osD^vP*X"
+WORDS = {
+    "dataset.divisiveness": "divisiveness (share of items)",
+    "annotator_dist.spam.0": "spam (expected share of votes)",
+    "annotator_dist.shares.1": "minority (share of annotators)",
+    "annotator_dist.per_item": "annotators an item",
+    "labels/acc": "accuracy",
+    "labels/acc_0": "majority accuracy",
+    "labels/acc_1": "minority accuracy",
+    "labels/disagreement": "expected disagreement\n(share of items)",
+    "labels/disagreement_argmax": "disagreement of hard labels\n(share of items)",
+    "labels/disagreement_true": "true disagreement\n(share of items)",
+    "annotators/pearson": "competence correlation",
+    "annotators/pearson_0": "competence correlation,\nmajority",
+    "annotators/pearson_1": "competence correlation,\nminority",
+}
+WIDEST = 4
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One picture. What no key of it names is averaged over.
+
+    Attributes:
+        kind: heat: a panel a metric and series; lines: a panel a metric and value of `panels`.
+        metrics: what is shown.
+        series: keys that tell series apart: by panel, or by line.
+        x, y: keys of the axes; y of heat alone.
+        panels: a key, of lines.
+        only: values, by key, that are drawn; all of a key that is not there.
+        diagonal: whether x = y is drawn, where both are one quantity.
+    """
+
+    kind: Literal["heat", "lines"]
+    metrics: list[str]
+    series: list[str]
+    x: str
+    y: str = ""
+    panels: str = ""
+    only: dict[str, list[Any]] = field(default_factory=dict)
+    diagonal: bool = False
+
+
+def draw(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]], path: Path) -> None:
+    """Write one picture.
+
+    Args:
+        spec: what to draw.
+        keys: names of the values of a cell's key.
+        cells: of each metric.
+        path: a PNG.
+    """
+    picture = (heat if spec.kind == "heat" else lines)(spec, keys, cells)
+    FigureCanvasAgg(picture)
+    picture.savefig(path, dpi=110)
+
+
+def means(
+    spec: Spec,
+    keys: Sequence[str],
+    cells: Sequence[Cell],
+    axes: Sequence[str],
+    value: Callable[[Cell], float | str | None],
+) -> dict[Key, float]:
+    """Return the mean of what is known of the cells, by the values of some keys."""
+    found: dict[Key, list[float]] = {}
+    only = {keys.index(k): set(map(word, values)) for k, values in spec.only.items()}
+    for cell in cells:
+        number = value(cell)
+        if isinstance(number, float) and all(cell.key[i] in only[i] for i in only):
+            place = tuple(cell.key[keys.index(a)] for a in axes)
+            found.setdefault(place, []).append(number)
+    return {place: float(np.mean(numbers)) for place, numbers in found.items()}
+
+
+def heat(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figure:
+    """Return a row of panels a metric, a panel a series; its colours are ours, not the paper's."""
+    axes = (*spec.series, spec.x, spec.y)
+    tables = [means(spec, keys, cells[m], axes, lambda c: c.mean) for m in spec.metrics]
+    places = dict.fromkeys(place for table in tables for place in table)
+    series = list(dict.fromkeys(place[:-2] for place in places))
+    xs, ys = _sorted({p[-2] for p in places}), _sorted({p[-1] for p in places})
+    picture = Figure(
+        figsize=(1.2 + 1.9 * len(series), 0.5 + 1.9 * len(tables)), layout="constrained"
+    )
+    grid = picture.subplots(len(tables), max(len(series), 1), squeeze=False)
+    for row, metric, table in zip(grid, spec.metrics, tables, strict=True):
+        # a scale a metric: one may lie within what is a shade of another
+        low, high = min(table.values(), default=0), max(table.values(), default=1)
+        for axis, one in zip(row, series, strict=False):
+            shade = [[table.get((*one, x, y), np.nan) for x in xs] for y in ys]
+            image = axis.imshow(
+                shade, origin="lower", aspect="auto", vmin=low, vmax=high, cmap="cividis"
+            )
+            _ticks(axis, xs, ys)
+            axis.set_title(_label(one).replace(", ", "\n", 1), fontsize=9)
+            axis.label_outer()
+        if series:
+            picture.colorbar(image, ax=list(row), label=WORDS.get(metric, metric), pad=0.01)
+    picture.supxlabel(WORDS.get(spec.x, spec.x), fontsize=10)
+    picture.supylabel(WORDS.get(spec.y, spec.y), fontsize=10)
+    return picture
+
+
+def _ticks(axis: Axes, xs: list[str], ys: list[str]) -> None:
+    # every other of many
+    step = 1 + (len(xs) > 8)
+    axis.set_xticks(range(0, len(xs), step), xs[::step], fontsize=8)
+    axis.set_yticks(range(len(ys)), ys, fontsize=8)
+
+
+def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figure:
+    """Return a panel a metric and value of `panels`: our lines, and dashed the published ones."""
+    split = [spec.panels] if spec.panels else []
+    axes = (*split, *spec.series, spec.x)
+    ours = {m: means(spec, keys, cells[m], axes, lambda c: c.mean) for m in spec.metrics}
+    paper = {m: means(spec, keys, cells[m], axes, lambda c: c.paper) for m in spec.metrics}
+    places = dict.fromkeys(p for t in (*ours.values(), *paper.values()) for p in t)
+    series = list(dict.fromkeys(place[len(split) : -1] for place in places))
+    values = _sorted({place[0] for place in places}) if split else [""]
+    panels = [(metric, value) for metric in spec.metrics for value in values]
+    # as even rows as there can be
+    n = max(len(values if split else spec.metrics), 1)
+    width = -(-n // -(-n // WIDEST))
+    height = max(-(-len(panels) // width), 1)
+    picture = Figure(figsize=(max(3.4 * width, 5.5), 2.7 * height + 0.8), layout="constrained")
+    # panels of one metric stand side by side, to be compared
+    grid = picture.subplots(height, width, squeeze=False, sharey=bool(split)).ravel()
+    for place, (axis, (metric, value)) in enumerate(zip(grid, panels, strict=False)):
+        for number, one in enumerate(series):
+            style = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.4}
+            mark = MARKERS[number % len(MARKERS)]
+            start = ((value,) if split else ()) + one
+            own = {"label": _label(one), "marker": mark, "markersize": 4}
+            _line(axis, ours[metric], start, **style, **own)
+            theirs = {"label": f"{_label(one)}: published", "linestyle": "--"}
+            _line(axis, paper[metric], start, **style, **theirs)
+        if spec.diagonal:
+            axis.axline((0, 0), slope=1, color="0.7", linewidth=1, zorder=0)
+        if not split or place % width == 0:
+            axis.set_ylabel(WORDS.get(metric, metric))
+        axis.set_xlabel(WORDS.get(spec.x, spec.x))
+        axis.grid(color="0.92")
+        if split:
+            axis.set_title(f"{WORDS.get(spec.panels, spec.panels)} {value}", fontsize=9)
+    for axis in grid[len(panels) :]:
+        axis.remove()
+    _legend(picture, list(grid))
+    return picture
+
+
+def _line(axis: Axes, table: dict[Key, float], start: Key, **style: Any) -> None:
+    points = sorted((float(k[-1]), v) for k, v in table.items() if k[:-1] == start)
+    if points:
+        axis.plot(*zip(*points, strict=True), **style)
+
+
+def _legend(picture: Figure, grid: Sequence[Axes]) -> None:
+    handles = [
+        pair for axis in grid for pair in zip(*axis.get_legend_handles_labels(), strict=True)
+    ]
+    unique = {label: handle for handle, label in reversed(handles)}
+    names = list(dict.fromkeys(label for _, label in handles))
+    columns = min(len(names), max(int(picture.get_figwidth() // 2.4), 1)) or 1
+    picture.legend(
+        [unique[n] for n in names],
+        names,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _label(series: Key) -> str:
+    return ", ".join(dict.fromkeys(name.replace("_", " ") for name in series if name))
+
+
+def _sorted(values: set[str]) -> list[str]:
+    return sorted(values, key=float)

@@ -1,0 +1,109 @@
+"""Pictures of tables: what is drawn is what the cells say, and it is the sweep files' own keys."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from annorun import config
+from annorun.figures import Spec, draw, heat, lines, means
+from annorun.tables import UNKNOWN, Cell
+
+KEYS = ("method", "spam", "x")
+# two methods, two rates of spam, x = 9, 10: as text, 10 stands before 9
+CELLS = [
+    Cell(("m", "0", "10"), (0.1, 0.3), paper=0.5),
+    Cell(("m", "0", "9"), (0.4,), paper=0.6),
+    Cell(("m", "1", "10"), (0.6,), paper=UNKNOWN),
+    Cell(("m", "1", "9"), (), missing=1, paper=0.8),
+    Cell(("n", "0", "9"), (0.9,)),
+]
+LINES = Spec("lines", metrics=["a"], series=["method"], x="x")
+HEAT = Spec("heat", metrics=["a"], series=["method"], x="x", y="spam")
+
+
+def test_means_by_hand() -> None:
+    """m at 10: (.2 + .6) / 2, and of the published ones .5 is the only number."""
+    ours = means(LINES, KEYS, CELLS, ["method", "x"], lambda c: c.mean)
+    assert ours == {
+        ("m", "10"): pytest.approx(0.4),
+        ("m", "9"): pytest.approx(0.4),
+        ("n", "9"): pytest.approx(0.9),
+    }
+    theirs = means(LINES, KEYS, CELLS, ["method", "x"], lambda c: c.paper)
+    assert theirs == {("m", "10"): 0.5, ("m", "9"): pytest.approx(0.7)}
+
+
+def test_only_some_values_of_a_key() -> None:
+    """A number in the sweep file finds its text in the keys."""
+    spec = Spec("lines", ["a"], ["method"], "x", only={"spam": [0.0], "method": ["m"]})
+    ours = means(spec, KEYS, CELLS, ["x"], lambda c: c.mean)
+    assert ours == {("10",): pytest.approx(0.2), ("9",): pytest.approx(0.4)}
+
+
+def test_lines_stand_at_their_numbers_and_beside_the_published() -> None:
+    (axis,) = lines(LINES, KEYS, {"a": CELLS}).axes
+    drawn = {str(line.get_label()): line for line in axis.get_lines()}
+    assert list(drawn) == ["m", "m: published", "n"]
+    assert np.allclose(drawn["m"].get_xydata(), [[9, 0.4], [10, 0.4]])
+    assert np.allclose(drawn["m: published"].get_xydata(), [[9, 0.7], [10, 0.5]])
+    assert drawn["m"].get_color() == drawn["m: published"].get_color() != drawn["n"].get_color()
+    assert (drawn["m"].get_linestyle(), drawn["m: published"].get_linestyle()) == ("-", "--")
+
+
+def test_a_panel_a_metric_and_value() -> None:
+    spec = Spec("lines", ["a", "b"], ["method"], "x", panels="spam", diagonal=True)
+    other = [Cell(("m", "0", "9"), (0.7,))]
+    picture = lines(spec, KEYS, {"a": CELLS, "b": other})
+    assert [axis.get_title() for axis in picture.axes] == ["spam 0", "spam 1"] * 2
+    assert [axis.get_ylabel() for axis in picture.axes] == ["a", "", "b", ""]
+    # the diagonal is a line in each; the paper has no b, and of spam 1 we have m at 10
+    assert [len(axis.get_lines()) for axis in picture.axes] == [4, 3, 2, 1]
+    (legend,) = picture.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["m", "m: published", "n"]
+
+
+def test_panels_of_one_metric_fill_rows() -> None:
+    """Five in rows of three and two, not of four and one; ten begin with nine before ten."""
+    for n_panels, width in ((1, 1), (4, 4), (5, 3), (8, 4), (10, 4)):
+        cells = [Cell(("m", str(s), "9"), (0.5,)) for s in reversed(range(1, n_panels + 1))]
+        picture = lines(Spec("lines", ["a"], ["method"], "x", panels="spam"), KEYS, {"a": cells})
+        assert [a.get_title() for a in picture.axes] == [f"spam {s + 1}" for s in range(n_panels)]
+        labelled = [place for place, axis in enumerate(picture.axes) if axis.get_ylabel()]
+        assert labelled == list(range(0, n_panels, width))
+
+
+def test_a_heat_map_has_x_to_the_right_and_y_upwards() -> None:
+    picture = heat(HEAT, KEYS, {"a": CELLS})
+    left, right = picture.axes[:2]
+    assert (left.get_title(), right.get_title()) == ("m", "n")
+    shade = left.get_images()[0]
+    assert np.allclose(shade.get_array().filled(-1), [[0.4, 0.2], [-1, 0.6]])
+    assert shade.origin == "lower"
+    assert [t.get_text() for t in left.get_xticklabels()] == ["9", "10"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["0", "1"]
+    # one scale for all panels of a metric
+    assert shade.get_clim() == right.get_images()[0].get_clim() == (0.2, 0.9)
+
+
+@pytest.mark.parametrize("spec", [LINES, HEAT], ids=["lines", "heat"])
+@pytest.mark.parametrize("cells", [CELLS, []], ids=["cells", "nothing yet"])
+def test_a_picture_is_written(spec: Spec, cells: list[Cell], tmp_path: Path) -> None:
+    draw(spec, KEYS, {"a": cells}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_picture_of_a_sweep_file_is_of_its_own_table() -> None:
+    seen = 0
+    for name in config.sweeps():
+        sweep = OmegaConf.to_container(OmegaConf.load(config.experiments_dir() / f"{name}.yaml"))
+        assert isinstance(sweep, dict)
+        for words in sweep.get("figures", {}).values():
+            spec, seen = Spec(**words), seen + 1
+            metrics = [sweep["metric"]] if isinstance(sweep["metric"], str) else sweep["metric"]
+            named = {*spec.series, spec.x, *spec.only} | {k for k in (spec.y, spec.panels) if k}
+            assert named <= set(sweep["keys"]), name
+            assert set(spec.metrics) <= set(metrics), name
+            assert bool(spec.y) == (spec.kind == "heat"), name
+    assert seen >= 9
