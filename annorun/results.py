@@ -37,6 +37,7 @@ VOLATILE = (
     "keys",
     "metric",
     "figures",
+    "compare",
 )
 PLACEMENT = ("accelerator", "threads")
 

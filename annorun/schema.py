@@ -23,6 +23,7 @@ class Run:
     keys: list[str] | None = None
     metric: str | list[str] | None = None
     figures: dict[str, Any] | None = None
+    compare: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from annorun import results
+from annorun.scores.significance import holm, sign_flip
 
 Key = tuple[str, ...]
 HEADER = ("ours", "std", "seeds", "missing", "failed", "paper", "difference")
+COMPARED = ("metric", "difference", "mean", "pairs", "p", "p (Holm)")
 UNKNOWN = "not published in our sources"
 
 
@@ -117,6 +119,41 @@ def collect(
         for key, c in found.items()
     ]
     return ours + [Cell(key, paper=value) for key, value in expected.items() if key not in found]
+
+
+def compare(
+    runs: Sequence[tuple[Key, Path]], names: Sequence[str], metric: str, name: str, base: str
+) -> list[list[str]]:
+    """Return, for each other value of one key, how runs of its `base` value differ from its own.
+
+    A pair of runs has the other keys of the table and both seeds in common.
+
+    Args:
+        runs: the key and the folder of every run.
+        names: of the keys.
+        metric: a name in row.json's metrics.
+        name: the key, such as method.
+        base: its value that the others are compared with.
+    """
+    at = list(names).index(name)
+    found: dict[str, dict[tuple[object, ...], float]] = {}
+    for key, folder in dict.fromkeys(runs):
+        if results.state(folder) == "done":
+            row = results.read_row(folder)
+            if metric in row["metrics"]:
+                place = (*key[:at], *key[at + 1 :], row["seed"], row["data_seed"])
+                found.setdefault(key[at], {})[place] = row["metrics"][metric]
+    mine, rows, rng = found.pop(base, {}), [], np.random.default_rng(0)
+    for value, own in found.items():
+        difference = np.array([mine[place] - own[place] for place in own if place in mine])
+        if len(difference):
+            p = sign_flip(difference, rng=rng)
+            rows.append((f"{base} - {value}", float(difference.mean()), len(difference), p))
+    adjusted = holm([p for *_, p in rows])
+    return [
+        [metric, words, _number(mean, sign=True), str(n), _number(p), _number(q)]
+        for (words, mean, n, p), q in zip(rows, adjusted, strict=True)
+    ]
 
 
 def lines(cells: Sequence[Cell]) -> list[list[str]]:

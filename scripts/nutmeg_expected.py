@@ -64,12 +64,6 @@ TABLES = {
         "additional_annotators.csv",
         SIZE | BOTH,
     ),
-    "nutmeg_downstream": (
-        "6: offensiveness, one row a category of an attribute; their `individual` is judged with\n"
-        "# predictions and items in different orders (annorun/method/multi_task.py).",
-        "downstream_model_comparison.csv",
-        {"dataset.attribute": "subpopulation", "test/jsd": "mean_jsd", "test/f1": "f1"},
-    ),
 }
 
 
@@ -80,15 +74,23 @@ def row(given: dict[str, str], columns: dict[str, str]) -> list[str]:
         given["annotations_per_item"] = str(float(given["annotation_budget"]) / 500)
     method = METHODS[given.get("method", "NUTMEG")]
     steps = ["released"] * 2 if method == "nutmeg" else [""] * 2
-    return [method, *steps, *(_short(given[c]) for c in columns.values())]
+    return [method, *steps, *(f"{round(float(given[c]), 5):g}" for c in columns.values())]
 
 
-def _short(cell: str) -> str:
-    try:
-        return f"{round(float(cell), 5):g}"
-    except ValueError:
-        # the name of an attribute
-        return cell
+def downstream(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of section 6: means over the categories of an attribute."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for given in results.read_csv(folder / "downstream_model_comparison.csv"):
+        # of the two texts, the one whose ratings are public
+        if given["task"] == "popquorn_offensiveness":
+            key = (given["subpopulation"], METHODS[given["method"]])
+            found.setdefault(key, []).append((float(given["mean_jsd"]), float(given["f1"])))
+    means = {
+        key: [sum(column) / len(values) for column in zip(*values, strict=True)]
+        for key, values in found.items()
+    }
+    rows = [[*key, *(f"{value:.5g}" for value in mean)] for key, mean in means.items()]
+    return ["dataset.attribute", "method", "test/jsd", "test/f1"], rows
 
 
 def main(folder: Path) -> None:
@@ -98,20 +100,27 @@ def main(folder: Path) -> None:
             given
             for given in results.read_csv(folder / file)
             # a correlation that is undefined is empty
-            if all(given.values())
-            and given.get("labeling_method") != "Variable"
-            # of the two texts, the one whose ratings are public
-            and given.get("task", "popquorn_offensiveness") == "popquorn_offensiveness"
+            if all(given.values()) and given.get("labeling_method") != "Variable"
         ]
-        path = config.experiments_dir() / "expected" / f"{name}.csv"
-        results.write_csv(path, [*VARIANT, *columns], [row(given, columns) for given in known])
-        head = (
-            f"# NUTMEG {about}\n"
-            f"# From {file} of the authors' figure data, github.com/jonathanivey/NUTMEG\n"
-            "# (MIT licence, Copyright (c) 2025 Jonathan Ivey), by scripts/nutmeg_expected.py;\n"
-            "# NUTMEG is their released code's.\n"
-        )
-        path.write_text(head + path.read_text("utf-8"), encoding="utf-8")
+        write(name, about, file, [*VARIANT, *columns], [row(given, columns) for given in known])
+    about = (
+        "6: offensiveness, means over the categories. Their `individual` is judged with\n"
+        "# predictions and items in different orders (annorun/method/multi_task.py)."
+    )
+    write("nutmeg_downstream", about, "downstream_model_comparison.csv", *downstream(folder))
+
+
+def write(name: str, about: str, file: str, header: list[str], rows: list[list[str]]) -> None:
+    """Write one file, with where it is from."""
+    path = config.experiments_dir() / "expected" / f"{name}.csv"
+    results.write_csv(path, header, rows)
+    head = (
+        f"# NUTMEG {about}\n"
+        f"# From {file} of the authors' figure data, github.com/jonathanivey/NUTMEG\n"
+        "# (MIT licence, Copyright (c) 2025 Jonathan Ivey), by scripts/nutmeg_expected.py;\n"
+        "# NUTMEG is their released code's.\n"
+    )
+    path.write_text(head + path.read_text("utf-8"), encoding="utf-8")
 
 
 if __name__ == "__main__":

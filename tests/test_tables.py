@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from annorun import config, tables
-from annorun.tables import UNKNOWN, Cell, collect, key_of, lines, markdown, published, word
+from annorun.tables import UNKNOWN, Cell, collect, compare, key_of, lines, markdown, published, word
 
 KEYS = ("method", "annotator_dist")
 
@@ -188,3 +188,18 @@ def test_a_csv_of_the_lines_reads_back() -> None:
     assert float(row["ours"]) == 0.6
     assert float(row["difference"]) == pytest.approx(0.35)
     assert row["seeds"] == "2"
+
+
+def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
+    """b less a, by seed: .1, .2, .3, one sign, p = 2 / 2^3; the run without a pair is out."""
+    runs = []
+    for method, values in {"a": (0.1, 0.2, 0.3, 0.9), "b": (0.2, 0.4, 0.6), "c": ()}.items():
+        for seed, value in enumerate(values):
+            folder = done(tmp_path / f"{method}{seed}", acc=value)
+            row = json.loads((folder / "row.json").read_text())
+            (folder / "row.json").write_text(json.dumps(row | {"seed": seed, "data_seed": 0}))
+            runs.append((("x", method), folder))
+    found = compare(runs, ["dataset", "method"], "acc", "method", "b")
+    assert found == [["acc", "b - a", "+0.2000", "3", "0.2500", "0.2500"]]
+    assert compare(runs, ["dataset", "method"], "acc", "method", "nobody") == []
+    assert compare(runs, ["dataset", "method"], "nll", "method", "b") == []

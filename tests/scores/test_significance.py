@@ -1,0 +1,44 @@
+"""Paired tests: by hand, at their limits, and calibrated where nothing is to be found."""
+
+import numpy as np
+import pytest
+
+from annorun.scores.significance import EXACT, holm, sign_flip
+
+
+def test_sign_flip_by_hand() -> None:
+    """Sums of +-1 +-2 +-3: of the 8, those of |sum| >= 4 are 6, 4, -4, -6 (1+3, and 1+2+3)."""
+    rng = np.random.default_rng(0)
+    assert sign_flip(np.array([1.0, 2.0, 3.0]), rng=rng) == 2 / 8
+    assert sign_flip(np.array([-1.0, 2.0, 3.0]), rng=rng) == 4 / 8
+    assert sign_flip(np.array([0.1, 0.2, -0.3]), rng=rng) == 1
+
+
+def test_sign_flip_has_no_less_than_its_pairs_allow() -> None:
+    rng = np.random.default_rng(0)
+    assert sign_flip(np.ones(12), rng=rng) == 2 / 2**12
+    assert sign_flip(np.ones(200), rng=rng) == 1 / 10_000
+    assert np.isnan(sign_flip(np.empty(0), rng=rng))
+    assert sign_flip(np.zeros(5), rng=rng) == 1
+
+
+def test_random_signs_agree_with_all_of_them() -> None:
+    rng = np.random.default_rng(1)
+    difference = rng.normal(0.3, 1, EXACT)
+    exact = sign_flip(difference, rng=rng)
+    # a pair that does not differ changes nothing but the way it is computed
+    assert sign_flip(np.append(difference, 0.0), rng=rng) == pytest.approx(exact, abs=0.02)
+
+
+def test_p_is_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(2)
+    p = np.array([sign_flip(rng.normal(size=10), rng=rng) for _ in range(2000)])
+    assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.015)
+    assert (p <= 0.5).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .01, .02, .03, .2 times 4, 3, 2, 1: .04, .06, .06 (not below the one before), .2."""
+    assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
