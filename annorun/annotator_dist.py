@@ -87,6 +87,11 @@ def subpopulations(
     size = np.ceil(np.array(shares) * n_annotators - 1e-9).astype(np.int64)
     while size.sum() > n_annotators:
         size[size.argmax()] -= 1
+    if not size.all():
+        raise ConfigError(
+            f"annotator_dist.shares={shares}: of {n_annotators} annotators group "
+            f"{size.argmin()} gets none; allowed is one or more in each"
+        )
     group = rng.permutation(np.repeat(np.arange(len(shares)), size))
     mean = np.clip(np.array(spam, dtype=np.float64)[group], 1e-10, 1 - 1e-10)
     expertise = (1 - rng.beta(mean, 1 - mean)) * (1 - np.array(variability)[group])

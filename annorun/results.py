@@ -103,15 +103,10 @@ def begin(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def withdraw(folder: Path) -> None:
-    """Remove a run's folder, and the one of its name if nothing else is in it."""
-    shutil.rmtree(folder)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
-
-
 def fail(folder: Path, text: str) -> None:
-    """Leave error.txt."""
+    """Leave error.txt, in a folder of its own if an earlier try is still there."""
+    if not folder.is_dir() or state(folder) == "done":
+        begin(folder)
     (folder / "error.txt").write_text(text, encoding="utf-8")
 
 

@@ -68,10 +68,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             resolve(path, c)
     crowd = load(c)
     network = training(c, crowd) if check.family(c) else None
-    results.begin(folder)
     try:
+        # before the folder: an aggregator may refuse data that only it can judge
+        posterior = aggregate(c, crowd)
+        results.begin(folder)
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
-        metrics, device, steps = execute(c, crowd, network, folder)
+        metrics, device, steps = execute(c, crowd, posterior, network, folder)
         row = results.new_row(c, identity) | {
             "metrics": {k: float(v) for k, v in metrics.items() if np.isfinite(v)},
             "steps": steps,
@@ -81,8 +83,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         }
         results.write_row(folder, row)
     except ConfigError:
-        # an aggregator refuses data that only it can judge: as if never begun
-        results.withdraw(folder)
         raise
     except BaseException:
         results.fail(folder, traceback.format_exc())
@@ -141,15 +141,14 @@ def training(c: dict[str, Any], crowd: Crowd) -> Any:
 
 
 def execute(
-    c: dict[str, Any], crowd: Crowd, network: Any, folder: Path
+    c: dict[str, Any], crowd: Crowd, posterior: Posterior | None, network: Any, folder: Path
 ) -> tuple[dict[str, float], str, int]:
-    """Aggregate if asked, train if asked; return metrics, device and steps."""
+    """Judge and write what was aggregated, train if asked; return metrics, device and steps."""
     items, votes = crowd.items, crowd.votes
     metrics: dict[str, float] = {}
     target, by_group, learned, scale = None, None, None, "accuracy"
     group, names = votes.group, group_names(votes.group, items.group_names)
-    if c["method"]["aggregator"]:
-        posterior = aggregate(c, crowd)
+    if posterior is not None:
         labels = hard_labels(posterior.probs, rng=rng(c["seed"], "ties"))
         by_group = group_labels(posterior, rng=rng(c["seed"], "group_ties"))
         metrics |= summary.of_labels(posterior, labels, by_group, votes, items.truth, names)
@@ -190,9 +189,11 @@ def execute(
     return metrics, network.device if network else "cpu", network.steps if network else 0
 
 
-def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior:
-    """Call the method's aggregator, with the control items where there are any."""
+def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior | None:
+    """Call the method's aggregator, if it has one, with the control items where there are any."""
     node, known = c["method"]["aggregator"], crowd.items.known
+    if node is None:
+        return None
     if known is not None and "known" not in parameters(node["_target_"]):
         raise ConfigError(
             f"method={c['choices']['method']}: uses no control items, and the data have some; "
@@ -200,6 +201,8 @@ def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior:
         )
     given = {} if known is None else {"known": known}
     posterior: Posterior = build(node, votes=crowd.votes, rng=rng(c["seed"], "aggregator"), **given)
+    if not np.isfinite(posterior.probs).all():
+        raise FloatingPointError("the aggregator's probabilities are not numbers")
     return posterior
 
 

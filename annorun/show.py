@@ -93,7 +93,7 @@ def finished(row: dict[str, Any], folder: Path, cached: bool = False) -> None:
     _annotators(console, folder)
     if row["metrics"].get("labels/converged") == 0.0:
         console.print(
-            "the aggregator stopped before it had converged: raise method.aggregator.max_iter"
+            "the aggregator stopped before it had converged: raise its max_iter or n_iter"
         )
     done = (
         "finished before; not run again (mode=force runs it)"

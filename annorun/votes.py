@@ -84,6 +84,11 @@ class Votes:
     def __len__(self) -> int:
         return len(self.item)
 
+    @property
+    def n_groups(self) -> int:
+        """Number of groups; 0 without."""
+        return 0 if self.group is None else int(self.group.max(initial=-1)) + 1
+
     def dense(self) -> Ints:
         """Return the votes as (n_items, n_annotators), -1 where there is none."""
         if self.multi_label:

@@ -89,10 +89,16 @@ def mace(
         probs,
         accuracy,
         trace=trace,
-        converged=tol is None or bool(fit.converged[best]),
+        converged=ended(trace, tol),
         competence=competence,
         restarts=objectives,
     )
+
+
+def ended(trace: tuple[float, ...], tol: float | None) -> bool:
+    """Say whether the last iteration raised the objective by no more than `tol`, or 1e-6, of it."""
+    share = 1e-6 if tol is None else tol
+    return len(trace) > 1 and abs(trace[-1] - trace[-2]) <= share * abs(trace[-1])
 
 
 def m_step(

@@ -38,7 +38,7 @@ import numpy as np
 
 from annorun.aggregation import joint, released, spam
 from annorun.aggregation.imputation import FILL, frequency
-from annorun.aggregation.mace import m_step, truth_prior
+from annorun.aggregation.mace import ended, m_step, truth_prior
 from annorun.aggregation.restarts import Fit, Prior, iterate, reliability
 from annorun.errors import ConfigError
 from annorun.kinds import Count, NonNegative, Positive
@@ -109,10 +109,11 @@ def nutmeg(
         one_truth(probs, votes),
         accuracy,
         trace=trace,
-        converged=tol is None or bool(fit.converged[best]),
+        converged=ended(trace, tol),
         competence=competence,
         group_probs=probs,
-        disagreement=disagreement,
+        # below 0 by rounding only
+        disagreement=np.maximum(disagreement, 0),
         restarts=objectives * (n_restarts // len(starts)),
     )
 

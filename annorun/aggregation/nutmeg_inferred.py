@@ -36,6 +36,7 @@ Example:
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -57,6 +58,10 @@ CUTS = (0.1, 0.2, 0.35, 0.5)
 SURE = 0.98
 # iterations with the start's memberships, then all
 HOLD, ITERATIONS = 10, 40
+# memberships that move less have ended
+STILL = 1e-4
+# annotators up to which an eigenvector is worked out in full
+DENSE = 300
 
 
 def nutmeg_inferred(
@@ -95,7 +100,7 @@ def nutmeg_inferred(
 
 
 def _fit(votes: Votes, group: Ints, n_iter: int, rng: np.random.Generator) -> Posterior:
-    """Fit NUTMEG with these groups; from one start: given the groups there is nothing to seek."""
+    """Fit NUTMEG with these groups, from one start."""
     known = replace(votes, group=group)
     return nutmeg(known, rng=rng, imputation="joint", n_restarts=1, n_iter=n_iter)
 
@@ -143,18 +148,33 @@ def agreement_axis(
     own = place[votes.annotator]
     cell = (votes.item * n_classes + votes.label)[own >= 0]
     own = own[own >= 0]
+    shape = (votes.n_items, len(inside))
+    seen = csr_array((np.ones(len(own)), (cell // n_classes, own)), shape=shape)
     said = csr_array(
         (np.ones(len(own)), (cell, own)), shape=(votes.n_items * n_classes, len(inside))
     )
-    seen = csr_array(
-        (np.ones(len(own)), (cell // n_classes, own)), shape=(votes.n_items, len(inside))
-    )
-    agreed, shared = (said.T @ said).toarray(), (seen.T @ seen).toarray()
-    both = np.outer(competence[inside], competence[inside])
+    shared = (seen.T @ seen).tocoo()
+    both = competence[inside][shared.row] * competence[inside][shared.col]
     expected = both + (1 - both) / n_classes
-    excess = (agreed - shared * expected) / np.sqrt(shared * expected * (1 - expected) + 0.05)
-    np.fill_diagonal(excess, 0.0)
-    axis: Floats = np.linalg.eigh(excess)[1][:, -1]
+    pairs = (shared.row, shared.col)
+    deviation = np.sqrt(shared.data * expected * (1 - expected) + 0.05)
+    # with oneself one always agrees: that says nothing
+    deviation[shared.row == shared.col] = np.inf
+    explained = csr_array((shared.data * expected, pairs), shape=shared.shape)
+    weight = csr_array((1 / deviation, pairs), shape=shared.shape)
+    return _leading((said.T @ said - explained).multiply(weight).tocsr())
+
+
+def _leading(matrix: Any) -> Floats:
+    """Return the eigenvector of the largest eigenvalue of a symmetric sparse matrix."""
+    n = matrix.shape[0]
+    if n <= DENSE:
+        axis: Floats = np.linalg.eigh(matrix.toarray())[1][:, -1]
+        return axis
+    # not at the top: the import costs what a small aggregation does
+    from scipy.sparse.linalg import eigsh
+
+    axis = eigsh(matrix, k=1, which="LA", v0=np.ones(n))[1][:, 0]
     return axis
 
 
@@ -187,8 +207,10 @@ def memberships(
             log = np.log(groups) + _evidence(
                 votes, member, spam, weight, posterior[votes.item], hit
             )
-            member = np.exp(log - log.max(axis=1, keepdims=True))
+            before, member = member, np.exp(log - log.max(axis=1, keepdims=True))
             member /= member.sum(axis=1, keepdims=True)
+            if np.abs(member - before).max(initial=0) < STILL:
+                break
             groups = (member.sum(axis=0) + 1) / (len(member) + n_groups)
     return member
 

@@ -28,7 +28,8 @@ def subpopulation_items(
         n_items: number of items.
         n_classes: L labels, 2 or more.
         n_groups: K groups.
-        divisiveness: share of the items, expected, on which the groups differ.
+        divisiveness: share of the items, expected, whose groups have labels of their own; with more
+            groups than labels these can still be alike.
 
     Raises:
         ConfigError: there is only one class.
