@@ -3,11 +3,13 @@
 It judges by numbers, with these thresholds:
 
 - Krippendorff (Content analysis, 2nd ed. 2004, 11.4.2): alpha of 0.8 is reliable, of 0.667
-  tentative.
+  tentative; here the lower end of its interval, on 30 items or more with two votes (ours).
 - An annotator's chance is what it would get right with its own labels dealt out at random, sum_k
-  (its share of label k) (share of class k). Who is not a tenth of the way from there to 1 looks
-  like guessing (the tenth is ours): so does who gives one label to all.
-- A contested item's posterior has an entropy above 0.01 nats (ours).
+  (its share of label k) (share of class k), of the truths of its own group where groups have
+  theirs. Who is not a tenth of the way from there to 1 looks like guessing (the tenth is ours): so
+  does who gives one label to all. It takes 20 votes, and an accuracy that stays below by two
+  standard errors, to be told so.
+- The label of a contested item has a probability below 0.9 (ours).
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import entr
 
+from annorun.chance import chance
 from annorun.scores.agreement import fleiss_kappa, krippendorff_alpha, mean_cohen_kappa
 from annorun.votes import Floats, Ints, Items, Posterior, Votes
 
 ENDS = 5
 MOST = 20
 SKILL = 0.1
-CONTESTED = 0.01
+FEWEST_VOTES = 20
+FEWEST_SHARED = 30
+SURE = 0.9
 COEFFICIENTS = {
     "krippendorff_alpha": "Krippendorff's alpha",
     "fleiss_kappa": "Fleiss' kappa",
@@ -55,6 +59,8 @@ def write(
     posterior: Posterior,
     labels: Ints,  # (n_items,)
     metrics: dict[str, float],
+    *,
+    method: str | None = None,
 ) -> None:
     """Write report.md.
 
@@ -65,12 +71,13 @@ def write(
         posterior: what it believes.
         labels: what it says of each item.
         metrics: the run's so far, with those of `agreement`.
+        method: its name; what `agreement` says of annotators is no probability of being right.
     """
     parts = [
         "# Report of the votes",
         *_votes(votes),
-        *_agreement(metrics),
-        *_annotators(items, votes, posterior),
+        *_agreement(votes, metrics),
+        *_annotators(items, votes, posterior, method),
         *_contested(items, votes, posterior, labels),
         *_classes(items, votes, labels),
         *_aggregator(posterior, metrics),
@@ -95,7 +102,7 @@ def _votes(votes: Votes) -> Iterable[str]:
     yield text
 
 
-def _agreement(metrics: dict[str, float]) -> Iterable[str]:
+def _agreement(votes: Votes, metrics: dict[str, float]) -> Iterable[str]:
     yield "## Do the annotators agree?"
     rows = []
     for name, words in COEFFICIENTS.items():
@@ -106,16 +113,22 @@ def _agreement(metrics: dict[str, float]) -> Iterable[str]:
         yield _table(("coefficient", "value", "95 % interval"), rows)
     alpha = metrics.get("agreement/krippendorff_alpha", np.nan)
     low = metrics.get("agreement/krippendorff_alpha_low", np.nan)
-    yield _meaning(alpha, low)
+    shared = int((np.bincount(votes.item) > 1).sum())
+    yield _meaning(alpha, low, shared)
 
 
-def _meaning(alpha: float, low: float) -> str:
+def _meaning(alpha: float, low: float, shared: int) -> str:
     if np.isnan(alpha):
         return "Agreement is not defined: no item has two votes, or all votes are for one class."
-    scale = "1 is full agreement, 0 is what chance would give"
-    if alpha >= 0.8:
+    if shared < FEWEST_SHARED:
+        return (
+            f"Items with two votes or more: {shared}, too few to tell whether they agree; "
+            f"{FEWEST_SHARED} are needed."
+        )
+    scale = "by the lower end of alpha's interval; 1 is full agreement, 0 is what chance would give"
+    if low >= 0.8:
         return f"They agree well: the labels can be relied on ({scale})."
-    if alpha >= 2 / 3:
+    if low >= 2 / 3:
         return f"They agree fairly: draw tentative conclusions only ({scale})."
     if low <= 0:
         return (
@@ -128,20 +141,24 @@ def _meaning(alpha: float, low: float) -> str:
     )
 
 
-def _annotators(items: Items, votes: Votes, posterior: Posterior) -> Iterable[str]:
+def _annotators(
+    items: Items, votes: Votes, posterior: Posterior, method: str | None
+) -> Iterable[str]:
     yield "## Who is reliable?"
     names = items.annotator_names or range(votes.n_annotators)
     given = np.bincount(votes.annotator, minlength=votes.n_annotators)
-    chance = _chance(votes, posterior.probs)
+    by_chance = chance(votes, posterior)
+    agrees = method == "agreement"
+    heading = "agreement with others" if agrees else "estimated accuracy"
     known = np.flatnonzero(~np.isnan(posterior.accuracy))
     order = known[np.argsort(-posterior.accuracy[known].round(9), kind="stable")]
 
     def table(who: Iterable[int]) -> str:
         rows = [
-            (_name(names[a]), given[a], _number(posterior.accuracy[a]), _number(chance[a]))
+            (_name(names[a]), given[a], _number(posterior.accuracy[a]), _number(by_chance[a]))
             for a in who
         ]
-        return _table(("annotator", "votes", "estimated accuracy", "by chance"), rows)
+        return _table(("annotator", "votes", heading, "by chance"), rows)
 
     if not len(order):
         yield "Nothing is known of any annotator."
@@ -151,40 +168,42 @@ def _annotators(items: Items, votes: Votes, posterior: Posterior) -> Iterable[st
     else:
         yield f"The best and the worst {ENDS} of {len(order)} (all are in annotators.csv):"
         yield table([*order[:ENDS], *order[-ENDS:]])
-    accuracy = posterior.accuracy[known]
-    guess = known[accuracy <= chance[known] + SKILL * (1 - chance[known])]
+    if not agrees:
+        yield _guessers(names, known, given, posterior.accuracy, by_chance)
+
+
+def _guessers(
+    names: Sequence[Any], known: Ints, given: Ints, accuracy: Floats, chance: Floats
+) -> str:
+    judged = known[given[known] >= FEWEST_VOTES]
+    few = len(known) - len(judged)
+    left_out = f" With fewer than {FEWEST_VOTES} votes, not judged: {few}." if few else ""
+    if not len(judged):
+        return f"Whether somebody guesses cannot be told.{left_out}"
+    p = accuracy[judged]
+    most = p + 2 * np.sqrt(np.clip(p * (1 - p), 0, None) / given[judged])
+    guess = judged[most < chance[judged] + SKILL * (1 - chance[judged])]
     if not len(guess):
-        yield "Nobody looks like guessing."
-        return
+        return f"Nobody looks like guessing.{left_out}"
     guess = guess[np.argsort(-given[guess], kind="stable")]
-    share = given[guess].sum() / len(votes)
+    share = given[guess].sum() / given.sum()
     listed = ", ".join(f"{_name(names[a])} ({given[a]})" for a in guess[:MOST])
-    yield (
-        f"**{len(guess)} of {len(order)} look like guessing**, at or near what their labels would "
+    return (
+        f"**{len(guess)} of {len(judged)} look like guessing**, at or near what their labels would "
         f"get by chance; they gave {share:.0%} of the votes. By number of votes: "
-        f"{listed}{_rest(len(guess))}."
+        f"{listed}{_rest(len(guess))}.{left_out}"
     )
-
-
-def _chance(votes: Votes, probs: Floats) -> Floats:
-    """Return what each annotator's labels would get right if dealt out at random."""
-    voted = np.unique(votes.item)
-    prior = probs[voted].mean(axis=0) if len(voted) else np.zeros(votes.n_classes)
-    hit = np.bincount(
-        votes.annotator, weights=prior[votes.label], minlength=votes.n_annotators
-    ).astype(np.float64)
-    return hit / np.maximum(np.bincount(votes.annotator, minlength=votes.n_annotators), 1)
 
 
 def _contested(items: Items, votes: Votes, posterior: Posterior, labels: Ints) -> Iterable[str]:
     yield "## Which items are contested?"
     classes = items.classes()
     voted = np.unique(votes.item)
-    entropy = entr(posterior.probs[voted]).sum(axis=1).round(9)
-    order = np.argsort(-entropy, kind="stable")
-    order = order[entropy[order] > CONTESTED]
+    sure = posterior.probs[voted, labels[voted]].round(9)
+    order = np.argsort(sure, kind="stable")
+    order = order[sure[order] < SURE]
     if not len(order):
-        yield "None: the aggregator is sure of every label."
+        yield f"None: the aggregator is sure of every label ({SURE:.0%} or more)."
     else:
         counts = votes.counts()
         rows = [
@@ -201,8 +220,9 @@ def _contested(items: Items, votes: Votes, posterior: Posterior, labels: Ints) -
             "(all are in labels.csv):"
         )
         yield _table(("item", "votes", "label", "probability"), rows)
-    if posterior.disagreement is not None and not np.isnan(posterior.disagreement).all():
-        share = float(np.nanmean(posterior.disagreement))
+    apart = np.zeros(0) if posterior.disagreement is None else posterior.disagreement[voted]
+    if not np.isnan(apart).all():
+        share = float(np.nanmean(apart))
         yield f"The groups do not share one truth on {share:.0%} of the items, by the estimate."
 
 

@@ -160,7 +160,8 @@ def execute(
         results.write_labels(folder, items, votes, posterior, labels, by_group, names)
         if crowd.real:
             metrics |= report.agreement(votes, rng(c["seed"], "agreement"))
-            report.write(folder, items, votes, posterior, labels, metrics)
+            name = c["choices"]["method"]
+            report.write(folder, items, votes, posterior, labels, metrics, method=name)
         soft = (c["method"]["module"] or {}).get("target") == "soft"
         target = posterior.probs if soft else np.eye(items.n_classes)[labels]
     if network:

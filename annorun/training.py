@@ -15,13 +15,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from annorun import check, net, results
-from annorun.dataset.module import MAX_TOKENS, CrowdData
+from annorun.dataset.module import MAX_TOKENS, CrowdData, task_spec
 from annorun.errors import ConfigError
 from annorun.method.base import Method
 from annorun.scores import soft
 from annorun.seeds import child
 from annorun.show import bar
-from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
+from annorun.votes import Floats, Ints, Items, Votes, group_names
 
 MOST_CURVES = 20
 # Lightning's banners and advertisements; what matters to a run is in its row
@@ -46,13 +46,19 @@ class Training:
     """A method's module and trainer, built before anything is written.
 
     Raises:
-        ConfigError: the network cannot be loaded, or there is no such device.
+        ConfigError: the network cannot be loaded or learns one label where the data have several,
+            or there is no such device.
     """
 
     def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
         t = c["trainer"]
         if t["accelerator"] == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator=gpu: there is none here; allowed is cpu")
+        if votes.multi_label and c["method"]["module"].get("target") == "annotators":
+            raise ConfigError(
+                f"method={c['choices']['method']}: each annotator's head learns one label an item, "
+                "the data have several; allowed is a method with an aggregator (majority)"
+            )
         self.c, self.items, self.votes = c, items, votes
         self.groups = group_names(votes.group, items.group_names)
         self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
@@ -64,15 +70,7 @@ class Training:
         frozen = c["model_size"]["start"] == "frozen"
         if family == "encoder":
             self.network |= {"pooling": c["model_size"]["pooling"], "frozen": frozen}
-        shape = items.inputs["x"].shape[1:] if "x" in items.inputs else ()
-        self.spec = TaskSpec(
-            kind=items.kind,
-            n_classes=items.n_classes,
-            n_annotators=votes.n_annotators,
-            input_shape=tuple(int(n) for n in shape),
-            n_groups=len(self.groups),
-            group=() if votes.group is None else tuple(votes.group.tolist()),
-        )
+        self.spec = task_spec(items, votes)
         keys = ("lr", "betas", "weight_decay", "clip", "schedule", "max_steps")
         self.module: Method = build(
             c["method"]["module"],
@@ -81,7 +79,6 @@ class Training:
             optimizer={k: t[k] for k in keys},
             seed=c["seed"],
         )
-
         # dropout draws from the global generator, on every device
         torch.manual_seed(child(c["seed"], "dropout"))
         self.data = CrowdData(

@@ -33,7 +33,7 @@ class Votes:
         multi_label: an annotator may give one item several labels.
 
     Raises:
-        ConfigError: lengths differ, an index is out of range, or a vote is there twice.
+        ConfigError: lengths differ, an index or group is out of range, or a vote is there twice.
     """
 
     item: Ints
@@ -66,6 +66,11 @@ class Votes:
             column = column[order]
             column.setflags(write=False)
             object.__setattr__(self, name, column)
+        if self.group is not None:
+            group = np.asarray(self.group, dtype=np.int64)
+            if group.shape != (self.n_annotators,) or (group < 0).any():
+                raise ConfigError("votes: allowed is one group, 0 or above, for each annotator")
+            object.__setattr__(self, "group", group)
         if self.explanation is not None:
             object.__setattr__(self, "explanation", tuple(self.explanation[i] for i in order))
         self._refuse_duplicates()

@@ -9,6 +9,7 @@ import pytest
 from annorun import report
 from annorun.aggregation.agreement import agreement
 from annorun.aggregation.majority import majority
+from annorun.chance import chance
 from annorun.scores.agreement import krippendorff_alpha
 from annorun.seeds import rng
 from annorun.votes import Items, Posterior, Votes
@@ -63,14 +64,14 @@ def test_votes_are_counted(tmp_path: Path) -> None:
 def test_guessers_are_named_and_the_good_are_not(tmp_path: Path) -> None:
     """Half the items are of each class: chance is 1/2, and a tenth of the way to 1 is 0.55.
 
-    The prior of class 0 is 20/39, and so the chance of a11, which says nothing else: no skill.
+    The standard error of 39 votes is at most 0.08: 0.3 stays below 0.55 by two of them.
     """
-    accuracy = np.array([1.0, *[0.9] * 8, 0.54, 0.56, 20 / 39])
+    accuracy = np.array([1.0, *[0.9] * 8, 0.3, 0.56, 0.2])
     posterior = Posterior(np.eye(2)[np.arange(40) % 2], accuracy)
     names = [f"a{k}" for k in range(12)]
     text = page(tmp_path, crowd(), posterior, annotator_names=names)["Who is reliable?"]
     assert "| a0 | 39 | 1.000 | 0.500 |" in text
-    assert "| a11 | 39 | 0.513 | 0.513 |" in text
+    assert "| a11 | 39 | 0.200 | 0.513 |" in text
     assert "**2 of 12 look like guessing**" in text and text.endswith(": a9 (39), a11 (39).\n")
     # five from each end
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| a")]
@@ -82,10 +83,10 @@ def test_guessers_are_named_and_the_good_are_not(tmp_path: Path) -> None:
 def test_chance_by_hand() -> None:
     """Classes 3/4, 1/4; an annotator with labels 0 0 0 1 gets (3 * 3/4 + 1/4) / 4 = 5/8."""
     votes = Votes([0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 1], 4, 2, 2)  # type: ignore[arg-type]
-    np.testing.assert_allclose(report._chance(votes, majority(votes).probs), [5 / 8, 0])
+    np.testing.assert_allclose(chance(votes, majority(votes)), [5 / 8, 0])
 
 
-def test_contested_items_come_in_the_order_of_their_entropy(tmp_path: Path) -> None:
+def test_contested_items_come_least_sure_first(tmp_path: Path) -> None:
     item, annotator = np.divmod(np.arange(40), 4)
     label = (annotator < item % 3).astype(int)  # shares of label 1: 0, 1/4, 1/2
     votes = Votes(item, annotator, label, 10, 4, 2)
@@ -106,6 +107,13 @@ def test_at_most_twenty_contested_items(tmp_path: Path) -> None:
     assert "None: the aggregator is sure" in sure["Which items are contested?"]
 
 
+def test_a_label_of_nine_tenths_is_not_contested(tmp_path: Path) -> None:
+    votes = Votes([0, 1], [0, 0], [0, 0], 2, 1, 2)  # type: ignore[arg-type]
+    posterior = Posterior(np.array([[0.9, 0.1], [0.89, 0.11]]), np.ones(1))
+    text = page(tmp_path, votes, posterior)["Which items are contested?"]
+    assert "not sure of 1 of 2 items" in text and "0.890" in text
+
+
 def test_class_balance(tmp_path: Path) -> None:
     votes = Votes([0, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1], 2, 3, 2)  # type: ignore[arg-type]
     text = page(tmp_path, votes, class_names=["no", "yes"])["How are the classes balanced?"]
@@ -113,17 +121,54 @@ def test_class_balance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "low", "words"),
+    ("alpha", "low", "shared", "words"),
     [
-        (0.8, 0.7, "agree well"),
-        (0.67, 0.5, "agree fairly"),
-        (0.3, 0.1, "agree little"),
-        (0.3, -0.1, "cannot be told from chance"),
-        (np.nan, np.nan, "not defined"),
+        (0.9, 0.8, 30, "agree well"),
+        (0.9, 0.67, 30, "agree fairly"),
+        (0.9, 0.5, 30, "agree little"),
+        (0.3, -0.1, 30, "cannot be told from chance"),
+        (0.9, 0.8, 29, "Items with two votes or more: 29, too few to tell"),
+        (np.nan, np.nan, 0, "not defined"),
     ],
 )
-def test_one_sentence_says_what_alpha_means(alpha: float, low: float, words: str) -> None:
-    assert words in report._meaning(alpha, low)
+def test_one_sentence_says_what_the_lower_end_means(
+    alpha: float, low: float, shared: int, words: str
+) -> None:
+    assert words in report._meaning(alpha, low, shared)
+
+
+def test_few_votes_or_a_wide_error_accuse_nobody(tmp_path: Path) -> None:
+    """0.45 of 39 votes has a standard error of 0.08; 19 votes say nothing at all."""
+    votes = crowd()
+    near = Posterior(majority(votes).probs, np.array([*[0.9] * 11, 0.45]))
+    assert "Nobody looks like guessing." in page(tmp_path, votes, near)["Who is reliable?"]
+    kept = np.flatnonzero((votes.annotator < 11) | (votes.item < 19))
+    few = replace(
+        votes, item=votes.item[kept], annotator=votes.annotator[kept], label=votes.label[kept]
+    )
+    none = replace(near, accuracy=np.array([*[0.9] * 11, 0.0]))
+    text = page(tmp_path, few, none)["Who is reliable?"]
+    assert "Nobody looks like guessing. With fewer than 20 votes, not judged: 1." in text
+
+
+def test_agreement_judges_nobody(tmp_path: Path) -> None:
+    votes = crowd()
+    told = replace(agreement(votes), accuracy=np.zeros(12))
+    labels = told.probs.argmax(axis=1)
+    report.write(tmp_path, items(40), votes, told, labels, {}, method="agreement")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| agreement with others |" in text
+    assert "guessing" not in text and "estimated accuracy" not in text
+
+
+def test_chance_is_of_the_own_group() -> None:
+    """Group 0 sees class 0 only, group 1 class 1 on its one item; both annotators say 0."""
+    votes = Votes([0, 1, 0], [0, 0, 1], [0, 0, 0], 2, 2, 2, np.array([0, 1]))  # type: ignore[arg-type]
+    own = np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [np.nan, np.nan]]])
+    posterior = Posterior(np.full((2, 2), 0.5), np.ones(2), group_probs=own)
+    np.testing.assert_allclose(chance(votes, posterior), [1, 0])
+    inferred = replace(posterior, group=np.array([0, 0]))
+    np.testing.assert_allclose(chance(votes, inferred), [1, 1])
 
 
 def test_not_converging_is_said(tmp_path: Path) -> None:
@@ -140,7 +185,7 @@ def test_not_converging_is_said(tmp_path: Path) -> None:
 
 def test_disagreement_of_groups(tmp_path: Path) -> None:
     votes = crowd()
-    told = replace(majority(votes), disagreement=np.array([0.5, 0.0] * 19 + [np.nan] * 2))
+    told = replace(majority(votes), disagreement=np.array([0.5, 0.0] * 19 + [np.nan, 1.0]))
     text = page(tmp_path, votes, told)["Which items are contested?"]
     assert "do not share one truth on 25% of the items" in text
 

@@ -43,7 +43,7 @@ import numpy as np
 from scipy.special import digamma, gammaln, logsumexp
 
 from annorun.aggregation import control
-from annorun.aggregation.dawid_skene import incidence
+from annorun.aggregation.dawid_skene import incidence, refuse_many
 from annorun.aggregation.tally import where_voted
 from annorun.errors import ConfigError
 from annorun.kinds import Count, Positive, Share
@@ -132,6 +132,7 @@ def bcc(
         belief: b above, the prior mean of a right label, above 0; 1 / n_classes leans nowhere.
         known: (n_items,) labels of control items, -1 elsewhere: they are taken for the truth.
     """
+    refuse_many(votes, "bcc")
     given = control.checked(votes, known, "bcc")
     if not 0 < belief < 1:
         raise ConfigError(f"bcc: belief={belief}; allowed is a number between 0 and 1")

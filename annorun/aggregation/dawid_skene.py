@@ -42,8 +42,12 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp, xlogy
 
 from annorun.aggregation import control
+from annorun.errors import ConfigError
 from annorun.kinds import Count, NonNegative, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
+
+# numbers in the confusion matrices: 2.4 GB, and a few times that in an iteration
+MOST = 3 * 10**8
 
 
 class Params(NamedTuple):
@@ -56,6 +60,16 @@ class Params(NamedTuple):
 
     prior: Floats
     confusion: Floats
+
+
+def refuse_many(votes: Votes, name: str) -> None:
+    """Raise ConfigError where the confusion matrices are too large to hold."""
+    size = votes.n_annotators * votes.n_classes**2
+    if size > MOST:
+        raise ConfigError(
+            f"{name}: {votes.n_annotators} annotators x {votes.n_classes}^2 classes are {size} "
+            f"numbers; allowed are {MOST}: take one_coin, mace or glad, a few numbers an annotator"
+        )
 
 
 def incidence(votes: Votes) -> Any:
@@ -139,6 +153,7 @@ def dawid_skene(
         smoothing: s above, the votes added to each cell of each confusion matrix and to each class.
         known: (n_items,) labels of control items, -1 elsewhere: they are taken for the truth.
     """
+    refuse_many(votes, "dawid_skene")
     given = control.checked(votes, known, "dawid_skene")
     said = incidence(votes)
     probs = control.start(votes, given)

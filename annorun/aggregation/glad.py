@@ -32,6 +32,8 @@ Deviations from the paper:
        objective to rise, not to be at its top. Newton's steps for alpha overshoot where sigmoid(s)
        is near 1, and make an able annotator an adversary.
     4. An item without votes has the posterior p and no part in the M-step.
+    5. |alpha| and |b| end at MOST_ABILITY and MOST_LOG_EASE, and each step at its top there: with
+       an extreme `mean` or `variance` e^b is beyond a double.
 
 Example:
     >>> from annorun.votes import Votes
@@ -59,6 +61,11 @@ from annorun.votes import Floats, Ints, Posterior, Votes
 
 # e^2b no more than doubles within it, nor does the curvature: a step of Newton's cannot lower
 REACH = np.log(2) / 2
+# far beyond what votes can tell; their s, summed over an item, still leaves digits for log 2
+MOST_ABILITY = 1000.0
+MOST_LOG_EASE = 12.0
+# less than any variance that matters; its inverse is finite
+LEAST_VARIANCE = 1e-100
 
 
 class Params(NamedTuple):
@@ -117,6 +124,7 @@ def m_step(
     w = curvature(margin(votes, params))
     top = by_annotator(votes, pull * ease) + normal.mean / normal.variance
     ability = top / (by_annotator(votes, w * ease**2) + 1 / normal.variance)
+    ability = np.clip(ability, -MOST_ABILITY, MOST_ABILITY)
     skill = ability[votes.annotator]
     w = curvature(skill * ease)
     linear, quadratic = by_item(votes, pull * skill), by_item(votes, w * skill**2)
@@ -144,6 +152,7 @@ def climb(
         slope = (linear - quadratic * ease) * ease - (b - normal.mean) / normal.variance
         bend = (np.abs(linear) + 2 * quadratic * ease) * ease + 1 / normal.variance
         b = b + np.clip(slope / bend, -REACH, REACH)
+        b = np.clip(b, -MOST_LOG_EASE, MOST_LOG_EASE)
     return b
 
 
@@ -173,12 +182,13 @@ def glad(
         known: (n_items,) labels of control items, -1 elsewhere: they are taken for the truth.
     """
     given = control.checked(votes, known, "glad")
-    normal = Normal(mean, variance)
+    mean = float(np.clip(mean, -MOST_ABILITY, MOST_ABILITY))
+    normal = Normal(mean, max(variance, LEAST_VARIANCE))
     probs = control.start(votes, given)
     params = Params(
         prior=np.full(votes.n_classes, 1 / votes.n_classes),
         ability=np.full(votes.n_annotators, mean),
-        log_ease=np.full(votes.n_items, mean),
+        log_ease=np.full(votes.n_items, np.clip(mean, -MOST_LOG_EASE, MOST_LOG_EASE)),
     )
     trace: list[float] = []
     converged = False

@@ -16,14 +16,20 @@ given T_k (naive Bayes). An item without any vote has pi_k.
 Each function takes and returns (n_items, n_groups, n_classes); the second value returned is the
 probability that an item's truths are not all one, (n_items,). With no group to fill it is
 1 - sum_l prod_k q_ik(l); a group filled by naive Bayes hangs on the others' labels, and is asked
-for its probability of l given that they all have l.
+for its probability of l given that they all have l; that depends only on which groups voted.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from annorun.errors import ConfigError
 from annorun.votes import Bools, Floats
+
+# numbers worked on at once
+BLOCK = 2**18
+# numbers in the conditional tables: 800 MB
+MOST = 10**8
 
 
 def none(
@@ -49,27 +55,64 @@ def naive_bayes(
     probs: Floats,  # (n_items, n_groups, n_classes)
     voted: Bools,  # (n_items, n_groups)
 ) -> tuple[Floats, Floats]:
-    """Infer them from the groups that voted."""
-    n_groups, n_classes = probs.shape[1:]
+    """Infer them from the groups that voted.
+
+    Raises:
+        ConfigError: too many groups and classes.
+    """
+    n_items, n_groups, n_classes = probs.shape
     given = conditional(probs, voted)
     # -inf for what a group never says
     with np.errstate(divide="ignore"):
         log_prior = np.log(frequency(probs, voted))
-    filled, agreed = probs.copy(), np.where(voted[..., None], probs, 1.0).prod(axis=1)
-    for k in range(n_groups):
-        absent = ~voted[:, k]
-        log_q = np.tile(log_prior[k], (int(absent.sum()), 1))
-        # row l: T_k's posterior if every group that voted has l
-        log_if = np.tile(log_prior[k], (len(log_q), n_classes, 1))
-        for other in range(n_groups):
-            if other != k:
-                here = voted[absent, other]
-                said = probs[absent, other][here]
-                log_q[here] += np.log(said @ given[other, k])
-                log_if[here] += np.log(given[other, k])
-        filled[absent, k] = _softmax(log_q)
-        agreed[absent] *= np.diagonal(_softmax(log_if), axis1=1, axis2=2)
-    return filled, 1 - agreed.sum(axis=1)
+    who, which = np.unique(voted, axis=0, return_inverse=True)
+    absent_agree, which = _absent_agree(who, given, log_prior), which.reshape(-1)
+    filled, disagreement = probs.copy(), np.empty(n_items)
+    for here in _blocks(n_items, n_groups * n_classes):
+        _fill(filled[here], voted[here], given, log_prior)
+        agreed = np.where(voted[here][..., None], probs[here], 1.0).prod(axis=1)
+        disagreement[here] = 1 - (agreed * absent_agree[which[here]]).sum(axis=1)
+    return filled, disagreement
+
+
+def _fill(
+    probs: Floats,  # (n, n_groups, n_classes), filled in place
+    voted: Bools,  # (n, n_groups)
+    given: Floats,  # (n_groups, n_groups, n_classes, n_classes)
+    log_prior: Floats,  # (n_groups, n_classes)
+) -> None:
+    for k in range(len(log_prior)):
+        absent = np.flatnonzero(~voted[:, k])
+        log_q = np.tile(log_prior[k], (len(absent), 1))
+        for other in range(len(log_prior)):
+            here = voted[absent, other]
+            log_q[here] += np.log(probs[absent[here], other] @ given[other, k])
+        probs[absent, k] = _softmax(log_q)
+
+
+def _absent_agree(
+    who: Bools,  # (n_sets, n_groups) that voted
+    given: Floats,  # (n_groups, n_groups, n_classes, n_classes)
+    log_prior: Floats,  # (n_groups, n_classes)
+) -> Floats:
+    """Return the probability of l in all other groups if those have it, (n_sets, n_classes)."""
+    n_groups, n_classes = log_prior.shape
+    agree = np.ones((len(who), n_classes))
+    for part in _blocks(len(who), n_classes**2):
+        for k in range(n_groups):
+            absent = np.flatnonzero(~who[part, k])
+            # row l: T_k's posterior if every group that voted has l
+            log_if = np.tile(log_prior[k], (len(absent), n_classes, 1))
+            for other in range(n_groups):
+                log_if[who[part][absent, other]] += np.log(given[other, k])
+            agree[part][absent] *= np.diagonal(_softmax(log_if), axis1=1, axis2=2)
+    return agree
+
+
+def _blocks(length: int, width: int) -> list[slice]:
+    """Cut rows of `width` numbers into runs of about BLOCK."""
+    step = max(BLOCK // width, 1)
+    return [slice(first, first + step) for first in range(0, length, step)]
 
 
 def conditional(
@@ -77,10 +120,19 @@ def conditional(
     voted: Bools,  # (n_items, n_groups)
 ) -> Floats:
     """Return p(T_a = row | T_b = column), (n_groups a, n_groups b, n_classes, n_classes)."""
-    seen = np.where(voted[..., None], probs, 0.0)
-    counts = np.einsum("iak,ibl->abkl", seen, seen, optimize=True) + 1 / probs.shape[2]
-    share: Floats = counts / counts.sum(axis=2, keepdims=True)
-    return share
+    n_items, n_groups, n_classes = probs.shape
+    if (size := (n_groups * n_classes) ** 2) > MOST:
+        raise ConfigError(
+            f"imputation: naive_bayes wants {size} numbers, ({n_groups} groups x {n_classes} "
+            f"classes)^2; allowed are {MOST}, or imputation=none"
+        )
+    counts = np.zeros((n_groups, n_groups, n_classes, n_classes))
+    for here in _blocks(n_items, n_groups * n_classes):
+        seen = np.where(voted[here][..., None], probs[here], 0.0)
+        counts += np.einsum("iak,ibl->abkl", seen, seen, optimize=True)
+    counts += 1 / n_classes
+    counts /= counts.sum(axis=2, keepdims=True)
+    return counts
 
 
 def frequency(
@@ -88,7 +140,7 @@ def frequency(
     voted: Bools,  # (n_items, n_groups)
 ) -> Floats:
     """Return the mean posterior of each group's own items, (n_groups, n_classes)."""
-    total = np.where(voted[..., None], probs, 0.0).sum(axis=0)
+    total = probs.sum(axis=0, where=voted[..., None])
     count = voted.sum(axis=0)[:, None]
     uniform = np.full(total.shape, 1 / total.shape[1])
     mean: Floats = np.divide(total, count, out=uniform, where=count > 0)

@@ -4,17 +4,19 @@ The baseline "majority vote per subpopulation" of J. Ivey, S. Gauch, D. Jurgens:
 Signal From Noise in Annotator Disagreement, 2025.
 
 Model: none. t_igk = (votes of group g on item i for class k) / (votes of group g on item i), NaN
-for a group without a vote on the item. Each group's population is its number of annotators.
+for a group without a vote on the item. Each group's population is its number of annotators with a
+vote on any item.
     q_ik = mean of t_igk over the groups with a vote on i, weighted by population
     disagreement_i = 1 - sum_k prod_g t_igk over the same groups, NaN where they are fewer than two
 An item without votes has q as in `majority`. An annotator's accuracy is its mean agreement with its
 own group, which counts its own vote too.
 
 Example:
+    >>> import numpy as np
     >>> from annorun.votes import Votes
     >>> votes = Votes(
     ...     item=[0, 0, 0, 1, 1], annotator=[0, 1, 2, 0, 1], label=[0, 0, 1, 1, 0],
-    ...     n_items=2, n_annotators=3, n_classes=2, group=[0, 0, 1],
+    ...     n_items=2, n_annotators=3, n_classes=2, group=np.array([0, 0, 1]),
     ... )
     >>> posterior = majority_by_group(votes)
     >>> posterior.group_probs.tolist()
@@ -36,8 +38,9 @@ def majority_by_group(votes: Votes) -> Posterior:
     if votes.group is None:
         raise ConfigError("majority_by_group: the votes do not say their annotators' groups")
     group = np.asarray(votes.group, dtype=np.int64)
-    population = np.bincount(group)
-    shape = (votes.n_items, len(population), votes.n_classes)
+    active = np.bincount(votes.annotator, minlength=votes.n_annotators) > 0
+    population = np.bincount(group[active], minlength=votes.n_groups)
+    shape = (votes.n_items, votes.n_groups, votes.n_classes)
     at = (votes.item, group[votes.annotator], votes.label)
     flat = np.ravel_multi_index(at, shape) if len(votes) else votes.item
     counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)

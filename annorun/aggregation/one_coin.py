@@ -21,7 +21,8 @@ Deviations from the paper:
     2. The class prior p is estimated; the paper takes it to be uniform.
     3. The start is the vote shares, not the paper's spectral estimate.
     4. An item without votes has the posterior p and no part in the M-step.
-    5. Labels that are `known` are clamped in both steps (`annorun.aggregation.control`).
+    5. r_a is kept CLOSE away from 0 and 1, and p_k above 0, whatever s: their logs are taken.
+    6. Labels that are `known` are clamped in both steps (`annorun.aggregation.control`).
 
 Example:
     >>> from annorun.votes import Votes
@@ -46,6 +47,11 @@ from annorun.aggregation.dawid_skene import normalised
 from annorun.aggregation.tally import by_annotator, by_item, by_label, where_voted
 from annorun.kinds import Count, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
+
+# of an accuracy to 0 and 1
+CLOSE = 1e-12
+# less than any share of a class that matters, more than 0
+TINY = 1e-300
 
 
 class Params(NamedTuple):
@@ -90,9 +96,10 @@ def m_step(
     given = np.bincount(votes.annotator, minlength=votes.n_annotators)
     # with one class there is no wrong label: any share below 1 keeps its log finite
     n_labels = max(votes.n_classes, 2)
+    accuracy = (smoothing + right) / (n_labels * smoothing + given)
     return Params(
-        prior=normalised(control.counted(votes, known) @ probs + smoothing),
-        accuracy=(smoothing + right) / (n_labels * smoothing + given),
+        prior=np.maximum(normalised(control.counted(votes, known) @ probs + smoothing), TINY),
+        accuracy=np.clip(accuracy, CLOSE, 1 - CLOSE),
     )
 
 

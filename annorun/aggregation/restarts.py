@@ -56,7 +56,8 @@ def vary(counts: Counts, prior: Prior) -> tuple[Tables, Floats]:
 
 def expected_log(posterior: Floats, prior: Floats) -> tuple[Floats, Floats]:
     """Return E log p under Dirichlet(posterior), axis 1, and its divergence from the prior."""
-    prior = np.broadcast_to(prior, posterior.shape)
+    # no further than its sum needs: most rows and restarts share one
+    prior = np.broadcast_to(prior, np.broadcast_shapes(prior.shape, (1, posterior.shape[1], 1)))
     log_p = digamma(posterior) - digamma(posterior.sum(axis=1, keepdims=True))
     far = gammaln(posterior.sum(axis=1)) - gammaln(prior.sum(axis=1))
     far += (gammaln(prior) - gammaln(posterior) + (posterior - prior) * log_p).sum(axis=1)
@@ -105,20 +106,31 @@ def iterate(
     trace = np.full((n_iter, n_restarts), np.nan)
     running = np.arange(n_restarts)
     counts, _ = expect(tables)
-    last, made = type(tables)(*map(np.copy, tables)), type(counts)(*map(np.copy, counts))
+    last, made = tables, counts
     for k in range(n_iter):
         tables, density = improve(counts)
-        for whole, part in zip((*last, *made), (*tables, *counts), strict=True):
-            whole[..., running] = part
+        if len(running) == n_restarts:
+            last, made = tables, counts
+        else:
+            for whole, part in zip((*last, *made), (*tables, *counts), strict=True):
+                whole[..., running] = part
         counts, evidence = expect(tables)
         trace[k, running] = evidence + density
         if tol is not None and k:
             rise = np.abs(trace[k, running] - trace[k - 1, running])
             going = rise > tol * np.abs(trace[k, running])
-            running, counts = running[going], type(counts)(*(c[..., going] for c in counts))
+            if not going.all():
+                if len(running) == n_restarts:
+                    # the steps own what they returned; from here on it is written to
+                    last, made = _copy(last), _copy(made)
+                running, counts = running[going], type(counts)(*(c[..., going] for c in counts))
             if not len(running):
                 break
     return Fit(last, made, trace, ~np.isin(np.arange(n_restarts), running))
+
+
+def _copy(arrays: Any) -> Any:
+    return type(arrays)(*map(np.copy, arrays))
 
 
 def reliability(

@@ -19,13 +19,13 @@ its labels are those of `annotations`; the explanations are not read.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from annorun.dataset.popquorn import AGES
+from annorun.dataset.popquorn import AGES, refuse, text_of
 from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 
@@ -40,7 +40,19 @@ UNKNOWN = "unknown"
 # what Prolific and the organisers write where an annotator's answer is not to be had
 UNTOLD = ("", "nan", "DATA_EXPIRED", "CONSENT_REVOKED", "Prefer not to say")
 
-Entry = dict[str, Any]
+# what ConvAbuse's annotators say -> whether it is abuse
+SEVERITY = {"-3": "1", "-2": "1", "-1": "1", "0": "0", "1": "0"}
+# what JSON must hold where Python has the other
+KINDS: dict[type, str] = {str: "a text", dict: "a mapping of texts"}
+
+
+class Entry(NamedTuple):
+    """One item: split, name, its file and name for messages, and what the file says."""
+
+    part: str
+    name: str
+    where: str
+    said: dict[str, Any]
 
 
 def lewidi2023(
@@ -59,10 +71,10 @@ def lewidi2023(
     Raises:
         ConfigError: there is no test file, nothing to train on, or a file is not in their form.
     """
-    entries = _entries(Path(path).expanduser() / f"{subset}_dataset", subset)
-    votes = [_votes_2023(entry, subset) for _, _, entry in entries]
+    entries = _entries(Path(path).expanduser() / f"{subset}_dataset", subset, str)
+    votes = [_votes_2023(entry, subset) for entry in entries]
     groups: dict[str, str] = {}
-    for (_, _, entry), said in zip(entries, votes, strict=True):
+    for entry, said in zip(entries, votes, strict=True):
         groups |= _groups_2023(entry, [who for who, _ in said])
     return _assembled(entries, votes, ["0", "1"], _text_2023, groups)
 
@@ -88,10 +100,10 @@ def lewidi2025(
             in their form.
     """
     folder = Path(path).expanduser() / subset
-    entries = _entries(folder, subset)
+    entries = _entries(folder, subset, dict)
     votes = [
-        [(who, label) for who, said in e["annotations"].items() for label in said.split(",")]
-        for _, _, e in entries
+        [(who, label) for who, said in e.said["annotations"].items() for label in said.split(",")]
+        for e in entries
     ]
     told = _metadata(folder / f"{subset}_annotators_meta.json", attribute)
     groups = {who: told.get(who, UNKNOWN) for said in votes for who, _ in said}
@@ -99,7 +111,7 @@ def lewidi2025(
 
 
 def _assembled(
-    entries: list[tuple[str, str, Entry]],
+    entries: list[Entry],
     said: list[list[tuple[str, str]]],
     labels: list[str],
     text: Callable[[Entry], str],
@@ -111,12 +123,13 @@ def _assembled(
     who = sorted({name for _, name, _ in rows}, key=lambda name: (len(name), name))
     place = {name: k for k, name in enumerate(who)}
     index = {label: k for k, label in enumerate(labels)}
-    for i, _, label in rows:
+    for i, name, label in rows:
         if label not in index:
-            part, name, _ = entries[i]
             raise ConfigError(
-                f"dataset: {part} item {name}: annotation {label!r}; allowed: {', '.join(labels)}"
+                f"{entries[i].where}: annotation {label!r}; allowed: {', '.join(labels)}"
             )
+        if groups and name not in groups:
+            raise ConfigError(f"{entries[i].where}: annotator {name} has no group, and others do")
     kinds = sorted(set(groups.values()))
     votes = Votes(
         item=np.array([i for i, _, _ in rows], dtype=np.int64),
@@ -128,16 +141,16 @@ def _assembled(
         group=np.array([kinds.index(groups[name]) for name in who]) if groups else None,
         multi_label=multi_label,
     )
-    present = {part for part, _, _ in entries}
+    present = {entry.part for entry in entries}
     parts = {"train": "train", "test": "test", "dev": "val" if "train" in present else "train"}
-    split = np.array([parts[part] for part, _, _ in entries])
+    split = np.array([parts[entry.part] for entry in entries])
     items = Items(
         kind="text",
-        inputs={"text": [text(entry) for _, _, entry in entries]},
+        inputs={"text": [text(entry) for entry in entries]},
         split=split,
         n_classes=len(labels),
         held_out=votes.on(split == "test"),
-        names=[f"{part}-{name}" for part, name, _ in entries],
+        names=[f"{entry.part}-{entry.name}" for entry in entries],
         class_names=labels,
         annotator_names=who,
         group_names=kinds if groups else None,
@@ -145,8 +158,8 @@ def _assembled(
     return items, votes.on(split != "test")
 
 
-def _entries(folder: Path, subset: str) -> list[tuple[str, str, Entry]]:
-    """Return (split, name, entry) of every item, in file order."""
+def _entries(folder: Path, subset: str, kind: type) -> list[Entry]:
+    """Return every item, in file order; texts and annotations are of the edition's kind."""
     files = {split: folder / f"{subset}_{split}.json" for split in SPLITS}
     there = [split for split in SPLITS if files[split].is_file()]
     if "test" not in there or len(there) < 2:
@@ -157,18 +170,40 @@ def _entries(folder: Path, subset: str) -> list[tuple[str, str, Entry]]:
             "dataset.path=FOLDER to the folder that holds this one"
         )
     entries = [
-        (split, str(name), entry) for split in there for name, entry in _json(files[split]).items()
+        Entry(split, str(name), f"{files[split]}, item {name}", said)
+        for split in there
+        for name, said in _json(files[split]).items()
     ]
-    for split, name, entry in entries:
-        lost = [key for key in ("text", "annotators", "annotations") if key not in entry]
-        if lost:
-            raise ConfigError(f"{files[split]}, item {name}: has no {', '.join(lost)}")
+    kinds = {"text": kind, "annotators": str, "annotations": kind}
+    refuse([fault for entry in entries for fault in _faults(entry, kinds)])
     return entries
+
+
+def _faults(entry: Entry, kinds: dict[str, type]) -> Iterator[str]:
+    """Yield what of an entry is missing or not of its kind."""
+    if not isinstance(entry.said, dict):
+        yield f"{entry.where}: {_brief(entry.said)}; needed is a mapping with {', '.join(kinds)}"
+        return
+    lost = [key for key in kinds if key not in entry.said]
+    if lost:
+        yield f"{entry.where}: has no {', '.join(lost)}"
+    for key in kinds.keys() & entry.said.keys():
+        value = entry.said[key]
+        parts = value.values() if isinstance(value, dict) else ()
+        if not isinstance(value, kinds[key]) or not all(isinstance(v, str) for v in parts):
+            yield f"{entry.where}: {key} {_brief(value)}; needed is {KINDS[kinds[key]]}"
+    if not isinstance(info := entry.said.get("other_info", {}), dict):
+        yield f"{entry.where}: other_info {_brief(info)}; needed is a mapping"
+
+
+def _brief(value: Any) -> str:
+    """Return the value as JSON, cut."""
+    return json.dumps(value, ensure_ascii=False)[:60]
 
 
 def _json(file: Path) -> dict[str, Any]:
     """Return what the file holds; a comma before a closing bracket is forgiven."""
-    text = file.read_text(encoding="utf-8")
+    text = text_of(file)
     try:
         try:
             found = json.loads(text)
@@ -177,21 +212,23 @@ def _json(file: Path) -> dict[str, Any]:
             found = json.loads(re.sub(r",(\s*[}\]])", r"\1", text))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: needed is one object, name -> entry")
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"{file}: needed is one object, name -> entry, that is not empty")
     return found
 
 
 def _votes_2023(entry: Entry, subset: str) -> list[tuple[str, str]]:
-    names = [name.strip() for name in entry["annotators"].split(",")]
-    said = [label.strip() for label in entry["annotations"].split(",")]
+    names = [name.strip() for name in entry.said["annotators"].split(",")]
+    said = [label.strip() for label in entry.said["annotations"].split(",")]
     if len(names) != len(said):
-        raise ConfigError(
-            f"dataset: an item of {subset} has {len(names)} annotators, {len(said)} annotations: "
-            f"{entry['text'][:60]!r}"
-        )
+        raise ConfigError(f"{entry.where}: {len(names)} annotators, {len(said)} annotations")
     if subset == "ConvAbuse":
-        said = [str(int(int(label) < 0)) for label in said]
+        wrong = [label for label in said if label not in SEVERITY]
+        if wrong:
+            raise ConfigError(
+                f"{entry.where}: annotation {wrong[0]!r}; allowed: {', '.join(SEVERITY)}"
+            )
+        said = [SEVERITY[label] for label in said]
     seen = [names[:k].count(name) for k, name in enumerate(names)]
     again = [f"{name} ({n + 1})" if n else name for name, n in zip(names, seen, strict=True)]
     return list(zip(again, said, strict=True))
@@ -199,16 +236,19 @@ def _votes_2023(entry: Entry, subset: str) -> list[tuple[str, str]]:
 
 def _groups_2023(entry: Entry, names: list[str]) -> dict[str, str]:
     """Return the annotators' groups by name, or nothing where the data set has none."""
-    info = entry.get("other_info", {})
+    info = entry.said.get("other_info", {})
     if "annotators group" in info:
-        groups = [info.get(g.strip(), g.strip()) for g in info["annotators group"].split(",")]
+        listed = str(info["annotators group"]).split(",")
+        if len(listed) != len(names):
+            raise ConfigError(f"{entry.where}: {len(names)} annotators, {len(listed)} groups")
+        groups = [str(info.get(g.strip(), g.strip())) for g in listed]
         return dict(zip(names, groups, strict=True))
-    return {name: info[name] for name in names if name in info}
+    return {name: str(info[name]) for name in names if name in info}
 
 
 def _text_2023(entry: Entry) -> str:
     """Return the text; ConvAbuse's is a JSON object of turns in a text, here one turn a line."""
-    text = str(entry["text"])
+    text = str(entry.said["text"])
     try:
         turns = json.loads(text)
     except json.JSONDecodeError:
@@ -217,7 +257,7 @@ def _text_2023(entry: Entry) -> str:
 
 
 def _text_2025(entry: Entry) -> str:
-    return "\n".join(map(str, entry["text"].values()))
+    return "\n".join(map(str, entry.said["text"].values()))
 
 
 def _metadata(file: Path, attribute: str) -> dict[str, str]:
@@ -225,6 +265,9 @@ def _metadata(file: Path, attribute: str) -> dict[str, str]:
     if not file.is_file():
         raise ConfigError(f"dataset.path: there is no {file}; it comes with the data")
     told = _json(file)
+    for who, facts in told.items():
+        if not isinstance(facts, dict):
+            raise ConfigError(f"{file}, annotator {who}: {_brief(facts)}; needed is a mapping")
     fields = list(dict.fromkeys(key for facts in told.values() for key in facts))
     if attribute not in fields:
         raise ConfigError(
@@ -232,7 +275,9 @@ def _metadata(file: Path, attribute: str) -> dict[str, str]:
         )
     # MP's file names them 0, 1, ...; all data files Ann0, Ann1, ...
     named = {
-        f"Ann{who.removeprefix('Ann')}": str(facts.get(attribute, ""))
+        f"Ann{who.removeprefix('Ann')}": ""
+        if (value := facts.get(attribute)) is None
+        else str(value)
         for who, facts in told.items()
     }
     if attribute == "Age":
@@ -243,7 +288,7 @@ def _metadata(file: Path, attribute: str) -> dict[str, str]:
 def _decade(age: str) -> str:
     try:
         years = int(float(age))
-    except ValueError:
+    except (ValueError, OverflowError):
         return ""
     low = min(max(years // 10 * 10, 20), 60)
     return next(v for v in AGES.values() if v.startswith({20: "18", 60: "60"}.get(low, str(low))))

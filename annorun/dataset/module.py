@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from annorun.errors import ConfigError
 from annorun.seeds import child, rng
-from annorun.votes import Ints, Items, Votes
+from annorun.votes import Ints, Items, TaskSpec, Votes, group_names
 
 LETTERS = string.ascii_lowercase
 MAX_TOKENS = 512
@@ -109,6 +109,19 @@ class CrowdData(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[int]:
         """The test split, in its own order."""
         return self._loader(self.test)
+
+
+def task_spec(items: Items, votes: Votes) -> TaskSpec:
+    """Return what a method needs to know of the data before it sees them."""
+    shape = items.inputs["x"].shape[1:] if "x" in items.inputs else ()
+    return TaskSpec(
+        kind=items.kind,
+        n_classes=items.n_classes,
+        n_annotators=votes.n_annotators,
+        input_shape=tuple(int(n) for n in shape),
+        n_groups=len(group_names(votes.group, items.group_names)),
+        group=() if votes.group is None else tuple(votes.group.tolist()),
+    )
 
 
 def hold_out(index: Ints, share: float, data_seed: int) -> tuple[Ints, Ints]:

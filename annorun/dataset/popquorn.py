@@ -6,12 +6,14 @@ whether the rating is 3 or more; ages are merged into decades; and the ratings o
 is outside the groups below *in any of the four attributes* are dropped, whichever attribute is
 chosen, so that all four have the same items, annotators and votes.
 
-Their splits are read where the user has them (`data/splits` there). Otherwise items are drawn in
-the same proportions: of 1500 items 1050 train, 150 validate, 300 test; of 3718, 2602, 372, 744.
+Their splits (`data/splits` there) are read from a folder beside the ratings. Without, items are
+drawn in the same proportions: of 1500 items 1050 train, 150 validate, 300 test; of 3718, 2602, 372,
+744. Groups that nobody is in are left out.
 Votes on test items are `Items.held_out`: no aggregator and no training sees them.
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,24 +66,22 @@ def popquorn(
         path: the folder that holds `offensiveness/` or `politeness_rating/`.
         task: what was rated.
         attribute: whose values are the groups.
-        splits: the folder of the authors' split ids, seen from `path`; null, or no such folder:
-            the split is drawn.
+        splits: the folder inside `path` that holds the authors' split ids; null: drawn.
 
     Raises:
         ConfigError: files are missing, or what is wrong inside them, all of it.
     """
     folder = Path(path).expanduser()
     file = folder / FOLDERS[task] / "raw_data.csv"
-    faults: list[str] = []
-    rows = [row for row in _rows(file, task, faults) if _kept(row, task)]
-    _refuse(faults)
+    rows = _kept_rows(file, task)
     names = sorted({row["instance_id"] for row in rows}, key=by_number)
     who = sorted({row["user_id"] for row in rows}, key=by_number)
-    groups = [g for g in GROUPS[attribute] if g not in LEFT_OUT[task]]
+    used = {row[attribute] for row in rows}
+    groups = [g for g in GROUPS[attribute] if g in used]
     own = {row["user_id"]: groups.index(row[attribute]) for row in rows}
     number = {name: i for i, name in enumerate(names)}
     place = {name: i for i, name in enumerate(who)}
-    split = _split(folder / splits if splits else None, task, names, rng)
+    split = _drawn(len(names), rng) if splits is None else _read(folder, splits, task, names)
     item = np.array([number[row["instance_id"]] for row in rows], dtype=np.int64)
     annotator = np.array([place[row["user_id"]] for row in rows], dtype=np.int64)
     label = np.array([float(row[task]) >= THRESHOLD for row in rows], dtype=np.int64)
@@ -106,7 +106,25 @@ def by_number(name: str) -> tuple[int, str]:
     return len(name), name
 
 
-def _refuse(faults: Sequence[str]) -> None:
+def text_of(file: Path) -> str:
+    """Return the file's text, without the mark that Excel puts before it.
+
+    Raises:
+        ConfigError: it is not UTF-8.
+    """
+    raw = file.read_bytes()
+    try:
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = 1 + raw.count(b"\n", 0, error.start)
+        raise ConfigError(
+            f"{file}, line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
+            "save the file as UTF-8"
+        ) from None
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise a ConfigError of the first faults and the number of the others, if there are any."""
     if faults:
         more = len(faults) - SHOWN
         raise ConfigError(*faults[:SHOWN], *([f"and {more} more"] if more > 0 else []))
@@ -121,12 +139,25 @@ def _rows(file: Path, task: str, faults: list[str]) -> list[Row]:
             "dataset.path=FOLDER to it, or ANNORUN_DATA to the folder that holds it as popquorn/"
         )
     wanted = ("instance_id", "user_id", "text", task, *GROUPS)
-    with file.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
+    reader = csv.DictReader(io.StringIO(text_of(file), newline=""), strict=True)
+    try:
         missing = [name for name in wanted if name not in (reader.fieldnames or ())]
         if missing:
             raise ConfigError(f"{file}, line 1: no column {', '.join(missing)}")
         numbered = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ConfigError(f"{file}, line {reader.reader.line_num}: {error}") from None
+    empty = [
+        f"{file}, line {line}, column {name}: empty; every row needs one"
+        for line, row in numbered
+        for name in wanted
+        # an attribute that is not told is one that is in no group
+        if row[name] is None or (name.endswith("_id") and not row[name])
+    ]
+    if empty:
+        # what is empty cannot be held against other rows
+        faults += empty
+        return []
     faults += _bad_cells(file, task, numbered)
     faults += _contradictions(file, numbered)
     return [{**row, "age": AGES.get(row["age"], "")} for _, row in numbered]
@@ -165,20 +196,39 @@ def _contradictions(file: Path, numbered: list[tuple[int, Row]]) -> Iterator[str
             yield f"{file}, line {line}: annotator {user} rated item {item} in line {first} already"
 
 
+def _kept_rows(file: Path, task: str) -> list[Row]:
+    """Return the file's ratings by annotators who are in a group of every attribute."""
+    faults: list[str] = []
+    rows = [row for row in _rows(file, task, faults) if _kept(row, task)]
+    refuse(faults)
+    if not rows:
+        raise ConfigError(f"{file}: no rating by an annotator of the groups; needed is one or more")
+    return rows
+
+
 def _kept(row: Row, task: str) -> bool:
     return all(row[a] in kept and row[a] not in LEFT_OUT[task] for a, kept in GROUPS.items())
 
 
-def _split(
-    folder: Path | None, task: str, names: Sequence[str], rng: np.random.Generator
-) -> NDArray[np.str_]:
-    """Return "train", "val" or "test" for each item."""
-    if folder is None or not folder.is_dir():
-        n = len(names)
-        n_train, n_val = 7 * n // 10, math.ceil(n / 10)
-        sizes = (n_train, n_val, n - n_train - n_val)
-        drawn: NDArray[np.str_] = np.repeat(SPLITS, sizes)[rng.permutation(n)]
-        return drawn
+def _drawn(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
+    """Return "train", "val" or "test" for each of n items, by chance."""
+    n_train, n_val = 7 * n // 10, math.ceil(n / 10)
+    sizes = (n_train, n_val, n - n_train - n_val)
+    drawn: NDArray[np.str_] = np.repeat(SPLITS, sizes)[rng.permutation(n)]
+    return drawn
+
+
+def _read(path: Path, splits: str, task: str, names: Sequence[str]) -> NDArray[np.str_]:
+    """Return "train", "val" or "test" for each item, as a folder inside `path` says."""
+    folder = path / splits
+    # a run's identity covers what is inside path, and nothing else
+    if not folder.resolve().is_relative_to(path.resolve()):
+        raise ConfigError(f"dataset.splits={splits}: allowed is a folder inside {path}, or null")
+    if not folder.is_dir():
+        raise ConfigError(
+            f"dataset.splits={splits}: there is no folder {folder}; it is data/splits of "
+            "github.com/jonathanivey/NUTMEG; dataset.splits=null draws a split of the same sizes"
+        )
     of: dict[str, str] = {}
     for split in SPLITS:
         file = folder / f"{task}_{split}_split"
@@ -186,7 +236,7 @@ def _split(
             raise ConfigError(
                 f"dataset.splits: there is no {file}; allowed is a folder that has it"
             )
-        for name in file.read_text(encoding="utf-8").split()[1:]:
+        for name in text_of(file).split()[1:]:
             if of.setdefault(name, split) != split:
                 raise ConfigError(f"{file}: item {name} is in {of[name]} already")
     lost = [name for name in names if name not in of]

@@ -5,7 +5,7 @@ subpopulation (NUTMEG, majority by group); `hard`, its one label (MACE, majority
 votes themselves (`individual`; Davani et al. 2022). The loss is `annorun.objective.multi_head`.
 
 What a group would answer is its own head; the one head; or the mean of its annotators' heads. What
-all would answer is the mean over annotators, each answering as the group does.
+all would answer is the mean over the annotators with votes, each answering as the group does.
 
 Deviations from the paper and its code (models/multi_task.py, results/evaluate_downstream_models):
 
@@ -18,7 +18,7 @@ Deviations from the paper and its code (models/multi_task.py, results/evaluate_d
    weights of the lowest validation loss are `trainer.choose_on=votes`.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -54,17 +54,23 @@ class MultiTask(Method):
         target: Literal["groups", "hard", "annotators"],
     ):
         known = spec if isinstance(spec, TaskSpec) else TaskSpec(**spec)
-        members = np.bincount(np.array(known.group, dtype=np.int64), minlength=known.n_groups)
-        # head -> how many annotators speak through it
-        size = {"groups": members, "hard": np.ones(1), "annotators": np.ones(known.n_annotators)}
-        if not len(size[target]):
+        heads = {"groups": known.n_groups, "hard": 1, "annotators": known.n_annotators}[target]
+        if not heads:
             raise ConfigError(
                 "method.module.target=groups: the annotators have no groups; allowed is annotators"
             )
-        super().__init__(spec, network, optimizer, seed, heads=len(size[target]))
+        super().__init__(spec, network, optimizer, seed, heads=heads)
         self.target = target
-        self.register_buffer("size", torch.from_numpy(size[target]).float(), persistent=False)
-        self.register_buffer("seen", torch.zeros(len(size[target]), dtype=torch.bool))
+        # how many annotators speak through each head
+        self.register_buffer("size", torch.ones(heads))
+        self.register_buffer("seen", torch.zeros(heads, dtype=torch.bool))
+
+    def on_fit_start(self) -> None:
+        """Count the annotators of each group who have votes: they alone have made its labels."""
+        if self.target == "groups":
+            voted = np.unique(cast(Any, self.trainer).datamodule.votes.annotator)
+            members = np.bincount(np.array(self.spec.group)[voted], minlength=len(self.size))
+            self.size.copy_(torch.from_numpy(members))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the logits, (B, H, K)."""

@@ -165,6 +165,11 @@ def test_a_belief_without_doubt_is_refused(small, belief):
         bcc(small, belief=belief)
 
 
+def test_matrices_too_large_to_hold_are_refused():
+    with pytest.raises(ConfigError, match=r"bcc: .* 1000000000 numbers"):
+        bcc(Votes([0], [0], [0], 1, 100_000, 100))
+
+
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0

@@ -279,6 +279,13 @@ def test_memory_is_one_entry_a_vote():
     assert incidence(votes).nnz == len(votes)
 
 
+def test_matrices_too_large_to_hold_are_refused():
+    """3e8 numbers are allowed, one annotator more is not."""
+    module.refuse_many(make([0], [0], [0], 1, 30_000, 100), "dawid_skene")
+    with pytest.raises(ConfigError, match=r"dawid_skene: .* 300010000 numbers.* one_coin, mace"):
+        dawid_skene(make([0], [0], [0], 1, 30_001, 100))
+
+
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0

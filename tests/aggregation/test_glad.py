@@ -186,6 +186,22 @@ def test_a_disputed_item_is_harder_than_an_agreed_one():
     assert params.log_ease[0] < params.log_ease[1:10].max() < params.log_ease[10:].min()
 
 
+@pytest.mark.parametrize("mean", [-math.inf, -1e308, -1000.0, 0.0, 50.0, 1000.0, 1e308, math.inf])
+@pytest.mark.parametrize("variance", [5e-324, 1e-100, 1.0, 1e6, 1e308])
+def test_extreme_keys_leave_the_posterior_finite(mean, variance):
+    votes, _, _, _ = crowd()
+    got = glad(votes, mean=mean, variance=variance)
+    np.testing.assert_allclose(got.probs.sum(axis=1), 1, atol=1e-6)
+    assert np.isfinite(got.probs).all() and np.isfinite(got.accuracy).all()
+    assert np.isfinite(got.trace).all()
+
+
+@pytest.mark.parametrize(("mean", "variance"), [(11.0, 1.0), (-11.0, 1.0), (1.0, 1e6)])
+def test_no_iteration_lowers_the_objective_where_parameters_meet_their_limits(mean, variance):
+    trace = np.array(glad(crowd()[0], mean=mean, variance=variance).trace)
+    assert (np.diff(trace) > -1e-9 * np.abs(trace[1:])).all()
+
+
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0

@@ -1,11 +1,14 @@
 """Groups without a vote: by hand, by enumeration, and the released code's slip."""
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
 import pytest
 
+from annorun.aggregation import imputation
 from annorun.aggregation.imputation import FILL, conditional, frequency, naive_bayes, none, released
+from annorun.errors import ConfigError
 
 
 def room(seed=0, n_items=9, n_groups=3, n_classes=4):
@@ -91,13 +94,39 @@ def slow(probs, voted):
     return filled, 1 - agreed
 
 
+@pytest.mark.parametrize("block", [1, 20, imputation.BLOCK])
 @pytest.mark.parametrize(("n_groups", "n_classes"), [(1, 3), (2, 2), (2, 4), (3, 3)])
-def test_naive_bayes_equals_loops(n_groups, n_classes):
+def test_naive_bayes_equals_loops(n_groups, n_classes, block, monkeypatch):
+    """However many items are worked on at once."""
+    monkeypatch.setattr(imputation, "BLOCK", block)
     probs, voted = room(n_groups + n_classes, 8, n_groups, n_classes)
     filled, disagreement = naive_bayes(probs, voted)
     expected, differ = slow(probs, voted)
     np.testing.assert_allclose(filled, expected, atol=1e-12)
     np.testing.assert_allclose(disagreement, differ, atol=1e-12)
+
+
+def test_naive_bayes_asks_for_little_more_than_its_answer(monkeypatch):
+    """A table of classes^2 an item would be many times the answer."""
+    monkeypatch.setattr(imputation, "BLOCK", 2**14)
+    probs, voted = room(8, 4000, 3, 40)
+    tracemalloc.start()
+    naive_bayes(probs, voted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # the tables are 120^2; the rest is some blocks
+    assert peak < 1.6 * probs.nbytes
+
+
+def test_tables_too_large_to_hold_are_refused():
+    """(101 groups x 100 classes)^2 is just above 1e8."""
+    with pytest.raises(ConfigError, match=r"102010000 .*imputation=none"):
+        naive_bayes(np.full((1, 101, 100), 0.01), np.ones((1, 101), bool))
+
+
+def test_no_items_are_none():
+    filled, disagreement = naive_bayes(np.empty((0, 2, 3)), np.empty((0, 2), bool))
+    assert filled.shape == (0, 2, 3) and disagreement.shape == (0,)
 
 
 def test_columns_of_a_conditional_sum_to_one_and_are_bayes_consistent():

@@ -9,6 +9,7 @@ import pytest
 from annorun.aggregation import majority_by_group as module
 from annorun.aggregation.majority import majority
 from annorun.aggregation.majority_by_group import majority_by_group
+from annorun.aggregation.nutmeg import one_truth
 from annorun.errors import ConfigError
 from annorun.votes import Votes
 
@@ -81,9 +82,31 @@ def test_disagreement_is_that_of_independent_draws():
 
 
 def test_an_item_weighs_groups_by_their_annotators_not_by_their_votes():
-    """Group 0 of nine says 0 once, group 1 of one says 1 once: .9 and .1."""
-    votes = Votes([0, 0], [0, 9], [0, 1], 1, 10, 2, group=np.array([0] * 9 + [1]))
-    np.testing.assert_allclose(majority_by_group(votes).probs, [[0.9, 0.1]], atol=1e-15)
+    """Item 0: group 0 of nine says 0 once, group 1 of one says 1 once: .9 and .1."""
+    votes = Votes(
+        [0, 0, *[1] * 8], [0, 9, *range(1, 9)], [0, 1, *[0] * 8], 2, 10, 2,
+        group=np.array([0] * 9 + [1]),
+    )  # fmt: skip
+    np.testing.assert_allclose(majority_by_group(votes).probs[0], [0.9, 0.1], atol=1e-15)
+
+
+def test_an_annotator_without_a_vote_counts_for_no_group():
+    """As in NUTMEG: seven silent members weigh nothing."""
+    votes = Votes([0, 0], [0, 8], [0, 1], 1, 10, 2, group=np.array([0] * 8 + [1, 1]))
+    np.testing.assert_allclose(majority_by_group(votes).probs, [[0.5, 0.5]], atol=1e-15)
+    got = majority_by_group(voted := crowd())
+    seen = np.isin(np.arange(50), voted.item)
+    expected = one_truth(got.group_probs, voted)
+    np.testing.assert_allclose(got.probs[seen], expected[seen], atol=1e-15)
+
+
+def test_the_votes_say_how_many_groups_there_are():
+    """The last group has no vote, here and where there is no vote at all."""
+    group = np.array([0, 1, 2])
+    for label in ([0, 1], []):
+        some = range(len(label))
+        got = majority_by_group(Votes([0] * len(label), some, label, 1, 3, 2, group=group))
+        assert got.group_probs.shape == (1, 3, 2) and np.isnan(got.group_probs[0, 2]).all()
 
 
 def test_votes_without_groups_are_refused():

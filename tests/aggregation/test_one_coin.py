@@ -119,6 +119,17 @@ def test_a_vote_touches_the_class_that_it_names_alone():
     np.testing.assert_allclose(probs[0, 7] / others[0], 0.5 / (0.5 / 999), rtol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [5e-324, 1e-300, 1e-20])
+def test_a_tiny_smoothing_leaves_no_nan(smoothing):
+    """Annotators 0 and 1 always agree, 2 never agrees with them: accuracies 1 and 0."""
+    item, annotator = np.divmod(np.arange(60), 3)
+    votes = Votes(item, annotator, np.where(annotator < 2, item % 2, 1 - item % 2), 20, 3, 3)
+    got = one_coin(votes, smoothing=smoothing)
+    np.testing.assert_allclose(got.probs, np.eye(3)[np.arange(20) % 2], atol=1e-9)
+    np.testing.assert_allclose(got.accuracy, [1, 1, 0], atol=1e-9)
+    assert np.isfinite(got.trace).all() and got.converged
+
+
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0

@@ -114,6 +114,16 @@ def test_nothing_learned_is_no_divergence():
     np.testing.assert_allclose(far, 0, atol=1e-14)
 
 
+@pytest.mark.parametrize("prior", [np.full((1, 1, 1), 0.3), np.arange(1.0, 13)[None, :, None]])
+def test_a_shared_prior_is_one_of_each_row_and_restart(prior):
+    posterior = np.random.default_rng(0).uniform(0.1, 9, (5, 12, 3))
+    whole = np.ascontiguousarray(np.broadcast_to(prior, posterior.shape))
+    for shared, apart in zip(
+        expected_log(posterior, prior), expected_log(posterior, whole), strict=True
+    ):
+        np.testing.assert_allclose(shared, apart, rtol=1e-13)
+
+
 class Point(NamedTuple):
     know: np.ndarray
 
@@ -137,6 +147,23 @@ def test_each_objective_is_that_of_its_tables():
     # the counts are those that the tables were made of
     np.testing.assert_array_equal(fit.counts.know[0], expected[-1])
     assert not fit.converged.any()
+
+
+def test_what_the_steps_hold_on_to_is_not_written_to():
+    """One restart ends at once; its arrays, kept by the M-step, stay what they were."""
+    held = []
+
+    def improve(counts):
+        held.append((Point(counts.know), counts.know.copy()))
+        return held[-1][0], np.zeros(counts.know.shape[-1])
+
+    def expect(tables):
+        return Point(tables.know * np.where(tables.know < 4, 1.0, 0.5)), -tables.know[0]
+
+    fit = iterate(expect, improve, Point(np.array([[1.0, 64.0]])), 9, 0.1)
+    assert fit.converged.all() and fit.tables.know.tolist() == [[1.0, 2.0]]
+    for given, copy in held:
+        np.testing.assert_array_equal(given.know, copy)
 
 
 def one_room(n_restarts, inference, keep=None, seed=0):

@@ -126,15 +126,85 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset.attribute=Race: .* has Gender"):
         read25(tmp_path, "CSC", "Race")
     write(folder, "CSC", dev=[new({"context": "c", "response": "r"}, Ann1="0")])
-    with pytest.raises(ConfigError, match="dev item 0: annotation '0'; allowed: 1, 2, 3"):
+    with pytest.raises(
+        ConfigError, match=r"CSC_dev.json, item 0: annotation '0'; allowed: 1, 2, 3"
+    ):
         read25(tmp_path, "CSC")
     (folder / "CSC_dev.json").write_text("{")
     with pytest.raises(ConfigError, match="line 1: not JSON"):
         read25(tmp_path, "CSC")
     bad = [old("a", "Ann1,Ann2", "0")]
     write(tmp_path / "ArMIS_dataset", "ArMIS", train=bad, test=bad)
-    with pytest.raises(ConfigError, match="2 annotators, 1 annotations: 'a'"):
+    with pytest.raises(ConfigError, match=r"ArMIS_train.json, item 0: 2 annotators, 1 annotations"):
         read23(tmp_path, "ArMIS")
+
+
+# what an entry of item 0 becomes -> what is said of it
+BROKEN_2023 = {
+    "null": (None, "null; needed is a mapping with text"),
+    "null text": ({"text": None}, "text null; needed is a text"),
+    "text is a mapping": ({"text": {"a": "b"}}, 'text {"a": "b"}; needed is a text'),
+    "number": ({"annotations": 3}, "annotations 3; needed is a text"),
+    "list": ({"annotations": ["0", "1"]}, 'annotations ["0", "1"]; needed is a text'),
+    "null annotators": ({"annotators": None}, "annotators null; needed is a text"),
+    "words": ({"annotations": "a,b"}, "annotation 'a'; allowed: -3, -2, -1, 0, 1"),
+    "off the scale": ({"annotations": "-4,0"}, "annotation '-4'; allowed"),
+    "groups": ({"other_info": {"annotators group": "g"}}, "2 annotators, 1 groups"),
+    "one group": ({"other_info": {"Ann1": "g"}}, "annotator Ann2 has no group, and others do"),
+    "info": ({"other_info": None}, "other_info null; needed is a mapping"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_2023)
+def test_a_broken_entry_of_2023_is_named(name: str, tmp_path: Path) -> None:
+    change, words = BROKEN_2023[name]
+    good = old("a", "Ann1,Ann2", "0,1")
+    bad = good | change if change else change
+    write(tmp_path / "ConvAbuse_dataset", "ConvAbuse", train=[bad], test=[good])
+    with pytest.raises(ConfigError) as error:
+        read23(tmp_path, "ConvAbuse")
+    (fault,) = error.value.faults
+    assert fault.startswith(str(tmp_path)) and f"ConvAbuse_train.json, item 0: {words}" in fault
+
+
+BROKEN_2025 = {
+    "null": (None, "null; needed is a mapping with text"),
+    "null annotation": ({"annotations": {"Ann1": None}}, 'annotations {"Ann1": null}; needed is'),
+    "number": ({"annotations": 3}, "annotations 3; needed is a mapping of texts"),
+    "list": ({"annotations": ["1"]}, 'annotations ["1"]; needed is a mapping of texts'),
+    "text": ({"text": "words"}, 'text "words"; needed is a mapping of texts'),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_2025)
+def test_a_broken_entry_of_2025_is_named(name: str, tmp_path: Path) -> None:
+    change, words = BROKEN_2025[name]
+    good = new({"context": "c", "response": "r"}, Ann1="6")
+    bad = good | change if change else change
+    write(tmp_path / "CSC", "CSC", dev=[good, bad], test=[good])
+    with pytest.raises(ConfigError) as error:
+        read25(tmp_path, "CSC")
+    (fault,) = error.value.faults
+    assert fault.startswith(str(tmp_path)) and f"CSC_dev.json, item 1: {words}" in fault
+
+
+def test_files_that_are_not_utf_8_or_empty_and_broken_metadata(tmp_path: Path) -> None:
+    folder = tmp_path / "CSC"
+    good = new({"context": "c", "response": "r"}, Ann1="6")
+    write(folder, "CSC", dev=[good], test=[good])
+    (folder / "CSC_annotators_meta.json").write_text('{"Ann1": null}')
+    with pytest.raises(ConfigError, match=r"meta.json, annotator Ann1: null; needed is a mapping"):
+        read25(tmp_path, "CSC")
+    meta = '\ufeff{"Ann1": {"Gender": null, "Age": 1e999}}'
+    (folder / "CSC_annotators_meta.json").write_text(meta, encoding="utf-8")
+    for attribute in ("Gender", "Age"):
+        assert read25(tmp_path, "CSC", attribute)[0].group_names == ["unknown"]
+    (folder / "CSC_dev.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"CSC_dev.json: needed is one object"):
+        read25(tmp_path, "CSC")
+    (folder / "CSC_dev.json").write_bytes(b'{"a":\n "\xe4"}')
+    with pytest.raises(ConfigError, match=r"CSC_dev.json, line 2: byte 8 \(0xe4\) is not UTF-8"):
+        read25(tmp_path, "CSC")
 
 
 # subset -> items in train, val, test; annotators; groups

@@ -95,7 +95,7 @@ def test_a_drawn_split_has_the_authors_sizes(folder: Path) -> None:
     file = folder / "offensiveness" / "raw_data.csv"
     for n, sizes in ((1500, (1050, 150, 300)), (3718, (2602, 372, 744))):
         file.write_text("\n".join(lines([(str(i), "7", "3") for i in range(n)])))
-        drawn = [read(folder, splits="nosuch", seed=s)[0].split for s in (0, 0, 1)]
+        drawn = [read(folder, splits=None, seed=s)[0].split for s in (0, 0, 1)]
         assert tuple((drawn[0] == s).sum() for s in ("train", "val", "test")) == sizes
         assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
 
@@ -119,6 +119,61 @@ def test_a_fault_says_where(name: str, folder: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read(folder)
     assert any(words in fault for fault in error.value.faults), error.value.faults
+
+
+def test_a_group_that_nobody_is_in_is_left_out(folder: Path) -> None:
+    """Women are group 1 of the full file; without men they are all there is."""
+    file = folder / "offensiveness" / "raw_data.csv"
+    file.write_text("\n".join(lines([(i, "7", "3.0") for i in ("3", "20", "100")])) + "\n")
+    items, votes = read(folder)
+    assert items.group_names == ["Woman"] and votes.group.tolist() == [0]
+    assert group_counts(items.held_out, 1).shape[1] == len(items.group_names)
+
+
+def test_splits_are_a_folder_inside_path_that_is_there(folder: Path, tmp_path: Path) -> None:
+    """What is outside is not in the run's identity: another split would be the same run."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (folder / "offensiveness").rename(inner / "offensiveness")
+    (inner / "link").symlink_to(folder / "own")
+    for splits in (str(folder / "own"), "../own", "link"):
+        with pytest.raises(ConfigError, match=r"allowed is a folder inside .*inner, or null"):
+            read(inner, splits=splits)
+    with pytest.raises(ConfigError, match=r"no folder .*nosuch; .*dataset.splits=null draws"):
+        read(inner, splits="nosuch")
+    (folder / "own").rename(inner / "own")
+    assert read(inner, splits=str(inner / "own"))[0].split.tolist() == ["val", "test", "train"]
+
+
+BROKEN = {
+    "latin-1": (lambda raw: raw.replace(b"text 20", b"t\xe4xt"), "line 4: byte 1"),
+    "huge field": (lambda raw: raw.replace(b"text 3", b"x" * 140_000), r"line 6: field larger"),
+    "open quote": (lambda raw: raw.replace(b"text 20", b'"text', 1), "unexpected end of data"),
+    "header only": (lambda raw: raw.splitlines()[0] + b"\n", "no rating by an annotator"),
+    "short row": (lambda raw: raw + b"20\n", "line 13, column user_id: empty"),
+    "no user": (lambda raw: raw.replace(b"20,8,", b"20,,"), "line 5, column user_id: empty"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_a_fault_and_no_traceback(name: str, folder: Path) -> None:
+    broken, words = BROKEN[name]
+    file = folder / "offensiveness" / "raw_data.csv"
+    file.write_bytes(broken(file.read_bytes()))
+    with pytest.raises(ConfigError, match=rf"raw_data.csv.*{words}"):
+        read(folder)
+
+
+def test_who_has_not_told_an_attribute_is_in_no_group(folder: Path) -> None:
+    file = folder / "offensiveness" / "raw_data.csv"
+    file.write_text(file.read_text().replace(PERSON["8"], "Man,,>65,x,College degree"))
+    assert read(folder)[0].annotator_names == ["7", "10"]
+
+
+def test_the_mark_that_excel_writes_is_no_part_of_the_header(folder: Path) -> None:
+    file = folder / "offensiveness" / "raw_data.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(read(folder)[1]) == 4
 
 
 def test_missing_files_and_columns_say_what_to_put_where(folder: Path) -> None:

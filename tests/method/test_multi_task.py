@@ -1,5 +1,6 @@
 """One head for each group, for all, or for each annotator: what each learns, and who speaks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -97,10 +98,8 @@ def test_opposed_groups_are_both_learned(target: str, tmp_path: Path) -> None:
     assert groups.shape == (N_TEST, 2, 2)
     assert (groups[:, 0].argmax(1) == truth).all() and (groups[:, 1].argmax(1) == 1 - truth).all()
     np.testing.assert_allclose(groups.sum(axis=2), 1, atol=1e-6)
-    # annotator 3 is of group 0: a head of its own that never learned does not count, one that
-    # speaks through its group's does
-    share = np.array([3, 1]) / 4 if target == "groups" else np.array([2, 1]) / 3
-    expected = np.einsum("g,ngk->nk", share, groups)
+    # annotator 3 is of group 0 and has no vote: who says nothing counts for nothing
+    expected = np.einsum("g,ngk->nk", np.array([2, 1]) / 3, groups)
     np.testing.assert_allclose(module.probabilities(), expected, atol=1e-6)
     metrics = fitted.validate(module, data, verbose=False)[0]
     assert metrics["val/loss"] < 0.3
@@ -132,6 +131,15 @@ def test_groups_are_needed_where_each_has_a_head_and_nowhere_else() -> None:
         build("groups", plain)
     module = build("annotators", plain)
     assert module.group_probabilities() is None and module.probabilities().shape == (0, 2)
+
+
+def test_a_checkpoint_knows_how_many_speak_through_a_groups_head(tmp_path: Path) -> None:
+    data, module = opposed_data(), build("groups")
+    fitted = trainer(tmp_path, 3)
+    fitted.fit(module, data)
+    fitted.save_checkpoint(tmp_path / "last.ckpt")
+    again = MultiTask.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert again.size.tolist() == [2, 1]
 
 
 def test_a_checkpoint_knows_who_has_learned(tmp_path: Path) -> None:
@@ -186,6 +194,26 @@ def test_texts_end_to_end_and_scored_on_held_out_votes(
     distance = np.abs(fitted.probs[seen] - 0.5).sum(axis=1).mean()
     assert fitted.metrics["test/soft_manhattan"] == pytest.approx(distance, rel=1e-9)
     assert fitted.metrics["test/jsd"] < 0.15 or start == "frozen"
+
+
+@pytest.mark.parametrize("target", ["annotators", "hard"])
+def test_a_head_that_learns_one_vote_refuses_several_labels(
+    target: str, texts: tuple[Items, Votes]
+) -> None:
+    """A table of annotators and items has one place for each: the other labels would be lost."""
+    items, votes = texts
+    several = replace(votes, multi_label=True)
+    c = config.plain(config.compose("config", ["dataset=digits"]))
+    c["dataset"] = {"kind": "text", "max_length": 16}
+    c["method"]["module"] = {
+        "_target_": "annorun.method.multi_task.MultiTask",
+        "target": target,
+    }
+    if target == "hard":
+        assert Training(c, items, several, run.build).data.votes.multi_label
+    else:
+        with pytest.raises(ConfigError, match="head learns one label an item, the data have"):
+            Training(c, items, several, run.build)
 
 
 def test_a_text_is_cut_at_max_length_and_that_must_fit_the_network(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import annorun
-from annorun.aggregation import frame as module
+from annorun import frame as module
 from annorun.aggregation.dawid_skene import dawid_skene
 from annorun.errors import ConfigError
+from annorun.signature import Parameter
 from annorun.votes import Posterior, Votes, hard_labels
 
 FRAME = {
@@ -77,7 +78,7 @@ def test_groups_by_their_names(monkeypatch):
     """The subpopulation of each worker reaches the aggregator; NaN rows have no label."""
     seen = []
 
-    def grouped(votes, *, rng):
+    def grouped(votes):
         seen.append(votes.group.tolist())
         probs = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [np.nan, np.nan]], [[0, 1]] * 2])
         return Posterior(probs[:, 0], np.ones(3), group_probs=probs)
@@ -128,8 +129,10 @@ def test_all_faults_at_once():
     assert found[0].endswith("did you mean 'smoothing'?")
     assert found[1].startswith("dawid_skene.rng: unknown key")
     assert found[2].startswith("column task: 1 cells")
-    assert "rows: 2, the first is row 1 (task 'q1'): worker 'ann' labelled this task" in found[3]
-    assert "row 2 (task 'q2'): worker 'ann' has another subpopulation" in found[4]
+    assert (
+        "rows: 2, the first is row 1 (task 'q1', worker 'ann'): the worker labelled the" in found[3]
+    )
+    assert "row 2 (task 'q2', worker 'ann'): the worker has another subpopulation" in found[4]
     assert len(found) == 5
 
 
@@ -144,7 +147,8 @@ def test_columns_and_method_that_are_not_there():
 
 
 def test_a_key_without_a_default_must_be_given(monkeypatch):
-    monkeypatch.setattr("annorun.aggregation.majority.majority", lambda votes, *, needed: None)
+    told = {"votes": Parameter(None, True), "needed": Parameter(None, True)}
+    monkeypatch.setattr(module, "parameters", lambda target: told)
     assert faults(FRAME) == ["majority.needed: missing; it must be given"]
 
 
@@ -152,6 +156,78 @@ def test_tables_without_enough_in_them():
     assert faults({"task": [], "worker": [], "label": []}) == ["no votes: the table has no row"]
     assert "differ in length" in faults({**FRAME, "task": ["q"]})[0]
     assert "at least 2 classes" in faults({**FRAME, "label": ["x"] * 7})[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "words"),
+    [
+        ("nutmeg", "estep", "foo", "one of exact, released"),
+        ("nutmeg", "imputation", "foo", "one of none, "),
+        ("mace", "inference", "VB", "one of vb, em"),
+        ("mace", "tol", -1, "0 or more"),
+        ("mace", "n_restarts", 0, "1 or more"),
+        ("mace", "alpha", 0, "above 0"),
+        ("dawid_skene", "smoothing", -1, "0 or more"),
+        ("nutmeg_inferred", "most_groups", 0, "1 or more"),
+        ("glad", "variance", 0, "above 0"),
+    ],
+)
+def test_values_are_held_to_the_signature(method, key, value, words):
+    (found,) = faults(FRAME, method, **{key: value})
+    assert found.startswith(f"{method}.{key}={value!r}: allowed is ") and words in found
+
+
+@pytest.mark.parametrize("known", [{"q1": 1}, ["yes"] * 3, [float("nan")] * 3, [0, 1, 1]])
+def test_controls_come_from_the_column_alone(known):
+    (found,) = faults(FRAME, "mace", known=known)
+    assert "mace.known: unknown key; allowed is a column 'control'" in found
+
+
+def test_numpy_values_are_values():
+    keys = {"n_restarts": np.int64(2), "class_prior": np.array([1.0, 2.0])}
+    assert len(annorun.fit(FRAME, "mace", **keys).posterior.restarts) == 2
+
+
+@pytest.mark.parametrize("none", [None, "", float("nan")])
+def test_a_control_is_told_to_the_aggregator(none):
+    """q3 has two votes for yes; a control says perhaps, for which nobody voted."""
+    control = [none, none, none, none, "perhaps", none, none]
+    got = annorun.fit({**FRAME, "control": control}, "dawid_skene")
+    assert got.classes == ["no", "perhaps", "yes"] and got.labels["q3"] == "perhaps"
+    votes = Votes([1, 0, 0, 1, 2, 0, 2], [0, 1, 0, 2, 2, 2, 1], [0, 2, 2, 0, 2, 0, 2], 3, 3, 3)
+    assert (got.probs == dawid_skene(votes, known=np.array([-1, -1, 1])).probs).all()
+    empty = annorun.fit({**FRAME, "control": [none] * 7}, "majority")
+    assert empty.labels["q3"] == "yes"
+
+
+def test_controls_that_contradict_or_are_of_no_use():
+    control = [None, "yes", "no", None, "yes", None, "yes"]
+    (found,) = faults({**FRAME, "control": control}, "mace")
+    assert "rows: 1, the first is row 2 (task 'q1', worker 'ann'): the task has another" in found
+    (found,) = faults({**FRAME, "control": ["no", *[None] * 6]})
+    assert found.startswith("method=majority: uses no control items, and the data have some; all")
+    (found,) = faults({**FRAME, "control": [[1], *[None] * 6]}, "mace")
+    assert "column control: 1 cells cannot be names, the first in row 0 ([1])" in found
+
+
+def test_a_column_that_is_there_twice():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(FRAME)
+    twice = pandas.concat([table, table[["label"]]], axis=1)
+    assert faults(twice) == ["column label: is there 2 times; one is allowed"]
+
+
+def test_blanks_at_an_end():
+    (found,) = faults({**FRAME, "label": ["no", "yes ", *FRAME["label"][2:]]})
+    assert found.startswith("column label: 1 cells, the first in row 1: 'yes ' has blanks at an")
+
+
+def test_true_and_one_are_not_one_class():
+    (found,) = faults({**FRAME, "label": [True, 1, 0, 0, 1, 0, 1]})
+    assert found.startswith("column label: holds both numbers and True or False")
+    control = [1, *[None] * 6]
+    (found,) = faults({**FRAME, "label": [True, False] * 3 + [True], "control": control}, "mace")
+    assert found.startswith("column label: holds both")
 
 
 def test_importing_annorun_is_cheap():
