@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py aggregation                     1e4, 1e5 and 1e6 votes
     python scripts/benchmark.py aggregation --sizes 1e7 --tools mace,dawid_skene
-    python scripts/benchmark.py aggregation --crowd VOTES.csv   task,worker,label; truth beside it
+    python scripts/benchmark.py aggregation --crowd VOTES.csv   task,worker,label; VOTES.csv.truth
     python scripts/benchmark.py aggregation --measured          also a file, to be committed
 
 A figure: seconds of the fit alone on one thread, peak memory of its process, share of right labels
@@ -40,7 +40,7 @@ OURS = ("majority", "wawa", "one_coin", "dawid_skene", "bcc", "glad", "mace", "n
 # votes beyond which a tool is not run
 PEERS = {"crowdkit_majority": 1e7, "crowdkit_one_coin": 1e6, "crowdkit_dawid_skene": 1e6}
 PEERS |= {"crowdkit_mace": 1e6, "crowdkit_glad": 1e4}
-SLOW = {"glad": 1e5}
+SLOW = {"glad": 1e6, "bcc": 1e6, "nutmeg": 1e6}
 HEADER = ("tool", "votes", "seconds", "peak_mib", "accuracy", "iterations", "passes")
 PER_ITEM, N_CLASSES, N_ANNOTATORS = 5, 4, 200
 MACE = {"n_restarts": 10, "n_iter": 50}
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("what", choices=["aggregation"])
     parser.add_argument("--sizes", default="1e4,1e5,1e6", help="numbers of votes")
     parser.add_argument("--tools", help="some of them, separated by commas")
-    parser.add_argument("--crowd", type=Path, help="a CSV of votes instead of the generated crowd")
+    parser.add_argument("--crowd", type=Path, nargs="+", help="CSVs of votes instead")
     parser.add_argument("--measured", action="store_true", help="write experiments/measured/")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -205,11 +205,10 @@ def main() -> int:
         parser.error(f"--tools {', '.join(wrong)}: allowed are {', '.join([*OURS, *PEERS])}")
     print("  ".join(HEADER))
     rows = []
-    for size in [None] if asked.crowd else asked.sizes.split(","):
-        made = (
-            read(asked.crowd) if size is None else crowd(int(float(size)), np.random.default_rng(0))
-        )
-        rows += figures(tools, *made)
+    for file in asked.crowd or []:
+        rows += figures(tools, *read(file))
+    for size in [] if asked.crowd else asked.sizes.split(","):
+        rows += figures(tools, *crowd(int(float(size)), np.random.default_rng(0)))
     print(tables.markdown(HEADER, [[str(c or "") for c in row] for row in rows]))
     if asked.measured:
         path = config.experiments_dir() / "measured" / "aggregation.csv"
