@@ -130,13 +130,14 @@ def _crowdkit(tool: str, votes: Votes) -> tuple[float, Ints, int]:
     columns = {"task": votes.item, "worker": votes.annotator, "label": votes.label}
     frame = pd.DataFrame({k: v[shuffled] for k, v in columns.items()})
     restarts = 10 if len(votes) < 1e6 else 1
-    made = {
+    tools: dict[str, Any] = {
         "crowdkit_majority": ck.MajorityVote,
         "crowdkit_one_coin": ck.OneCoinDawidSkene,
         "crowdkit_dawid_skene": ck.DawidSkene,
         "crowdkit_glad": ck.GLAD,
         "crowdkit_mace": lambda: ck.MACE(n_restarts=restarts, random_state=0),
-    }[tool]()
+    }
+    made = tools[tool]()
     seconds, labels = _clock(lambda: made.fit_predict(frame))
     n = 50 * restarts if tool == "crowdkit_mace" else len(getattr(made, "loss_history_", []))
     return seconds, labels.sort_index().to_numpy(), n
