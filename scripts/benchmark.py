@@ -107,7 +107,7 @@ def one(tool: str, file: Path) -> dict[str, Any]:
 
 
 def _peak() -> float:
-    """Return the most memory of this process, MiB; ru_maxrss would be its parent's if that is more."""
+    """Return the most memory of this process, MiB; ru_maxrss may be its parent's."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

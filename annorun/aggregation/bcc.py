@@ -40,11 +40,11 @@ Example:
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import digamma, gammaln, logsumexp
+from scipy.special import digamma, gammaln
 
 from annorun.aggregation import control
 from annorun.aggregation.dawid_skene import incidence, refuse_many
-from annorun.aggregation.tally import where_voted
+from annorun.aggregation.tally import posterior, where_voted
 from annorun.errors import ConfigError
 from annorun.kinds import Count, Positive, Share
 from annorun.votes import Floats, Ints, Posterior, Votes
@@ -97,10 +97,9 @@ def e_step(
     n_classes = len(params.prior)
     weight = expected_log(params.confusion).transpose(0, 2, 1).reshape(-1, n_classes)
     log_joint = control.clamp(said @ weight + expected_log(params.prior), known)
-    log_evidence = logsumexp(log_joint, axis=1, keepdims=True)
-    probs = np.exp(log_joint - log_evidence)
+    probs, log_evidence = posterior(log_joint)
     probs[counted == 0] = params.prior / params.prior.sum()
-    return probs, float(counted @ log_evidence[:, 0])
+    return probs, float(counted @ log_evidence)
 
 
 def m_step(

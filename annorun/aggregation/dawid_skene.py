@@ -39,9 +39,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import logsumexp, xlogy
+from scipy.special import xlogy
 
 from annorun.aggregation import control
+from annorun.aggregation.tally import posterior
 from annorun.errors import ConfigError
 from annorun.kinds import Count, NonNegative, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
@@ -96,11 +97,12 @@ def e_step(
     # log(0) is what we mean: with smoothing 0 a label may be impossible for a class
     with np.errstate(divide="ignore"):
         log_prior, log_confusion = np.log(params.prior), np.log(params.confusion)
-    log_joint = said @ log_confusion.transpose(0, 2, 1).reshape(-1, n_classes) + log_prior
+    log_joint = said @ log_confusion.transpose(0, 2, 1).reshape(-1, n_classes)
+    log_joint += log_prior
     if known is not None:
         log_joint = control.clamp(log_joint, known)
-    log_evidence = logsumexp(log_joint, axis=1, keepdims=True)
-    return np.exp(log_joint - log_evidence), float(log_evidence.sum())
+    probs, log_evidence = posterior(log_joint)
+    return probs, float(log_evidence.sum())
 
 
 def m_step(

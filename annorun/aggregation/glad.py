@@ -51,11 +51,11 @@ Example:
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from annorun.aggregation import control
 from annorun.aggregation.dawid_skene import normalised
-from annorun.aggregation.tally import by_annotator, by_item, by_label, mean_by_annotator
+from annorun.aggregation.tally import by_annotator, by_item, by_label, mean_by_annotator, posterior
 from annorun.kinds import Count, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
 
@@ -107,8 +107,8 @@ def e_step(
     # log(0) is what we mean: a class that no vote and no known label names
     with np.errstate(divide="ignore"):
         log_joint = gain + all_wrong[:, None] + np.log(params.prior)
-    log_evidence = logsumexp(control.clamp(log_joint, known), axis=1, keepdims=True)
-    return np.exp(log_joint - log_evidence), float(log_evidence.sum())
+    probs, log_evidence = posterior(control.clamp(log_joint, known))
+    return probs, float(log_evidence.sum())
 
 
 def m_step(

@@ -40,10 +40,10 @@ Example:
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp, xlogy
+from scipy.special import xlogy
 
 from annorun.aggregation import control
-from annorun.aggregation.tally import by_annotator, by_item, where_voted
+from annorun.aggregation.tally import by_annotator, by_item, posterior, where_voted
 from annorun.errors import ConfigError
 from annorun.kinds import Count, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
@@ -90,8 +90,8 @@ def e_step(
         says += np.where(votes.label != truth, log_wrong[truth][votes.annotator], 0.0)
         log_joint[:, truth] = by_item(votes, says)
     log_joint = control.clamp(log_joint + log_prior, known)
-    log_evidence = logsumexp(log_joint, axis=1, keepdims=True)
-    return np.exp(log_joint - log_evidence), float(log_evidence.sum())
+    probs, log_evidence = posterior(log_joint)
+    return probs, float(log_evidence.sum())
 
 
 def m_step(

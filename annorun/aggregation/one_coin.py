@@ -40,11 +40,10 @@ Example:
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from annorun.aggregation import control
 from annorun.aggregation.dawid_skene import normalised
-from annorun.aggregation.tally import by_annotator, by_item, by_label, where_voted
+from annorun.aggregation.tally import by_annotator, by_item, by_label, posterior, where_voted
 from annorun.kinds import Count, Positive
 from annorun.votes import Floats, Ints, Posterior, Votes
 
@@ -76,8 +75,8 @@ def e_step(
     gain = by_label(votes, (log_right - log_wrong)[votes.annotator])
     all_wrong = by_item(votes, log_wrong[votes.annotator])
     log_joint = gain + all_wrong[:, None] + np.log(params.prior)
-    log_evidence = logsumexp(control.clamp(log_joint, known), axis=1, keepdims=True)
-    return np.exp(log_joint - log_evidence), float(log_evidence.sum())
+    probs, log_evidence = posterior(control.clamp(log_joint, known))
+    return probs, float(log_evidence.sum())
 
 
 def log_rates(accuracy: Floats, n_classes: int) -> tuple[Floats, Floats]:

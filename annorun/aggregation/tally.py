@@ -10,9 +10,13 @@ Example:
     ([[0.0, 3.0], [5.0, 0.0]], [3.0, 2.0, nan])
 """
 
+from functools import reduce
+
 import numpy as np
 
 from annorun.votes import Floats, Ints, Votes
+
+NARROW = 16
 
 
 def sums(
@@ -53,3 +57,21 @@ def where_voted(votes: Votes, value: Floats) -> Floats:
 
 def _given(votes: Votes) -> Ints:
     return np.bincount(votes.annotator, minlength=votes.n_annotators)
+
+
+def posterior(
+    log_joint: Floats,  # (n_items, n_classes), overwritten
+) -> tuple[Floats, Floats]:
+    """Return the shares of exp(log_joint) in each row, and the log of the row's sum, (n_items,).
+
+    One pass of exp for both; scipy's logsumexp and a second exp take four times as long.
+    """
+    # rows of a few numbers: whole columns at a time are faster than a loop within each row; one
+    # column would be its own maximum, overwritten below
+    narrow = 1 < log_joint.shape[1] <= NARROW
+    top = reduce(np.maximum, log_joint.T) if narrow else log_joint.max(axis=1)
+    log_joint -= top[:, None]
+    probs = np.exp(log_joint, out=log_joint)
+    total = reduce(np.add, probs.T) if narrow else probs.sum(axis=1)
+    probs /= total[:, None]
+    return probs, np.log(total) + top

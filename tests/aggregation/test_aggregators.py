@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from annorun.aggregation.bcc import bcc
 from annorun.aggregation.dawid_skene import dawid_skene
@@ -10,6 +11,7 @@ from annorun.aggregation.lfc import lfc
 from annorun.aggregation.majority import majority
 from annorun.aggregation.majority_by_group import majority_by_group
 from annorun.aggregation.one_coin import one_coin
+from annorun.aggregation.tally import posterior
 from annorun.aggregation.wawa import wawa
 from annorun.errors import ConfigError
 from annorun.votes import Votes
@@ -179,3 +181,15 @@ def test_hundreds_of_votes_an_item_do_not_underflow(method):
     got = method(make(method, item, annotator, label, 12, 2000, 2))
     assert np.isfinite(got.trace).all()
     np.testing.assert_allclose(got.probs, np.eye(2)[truth], atol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 16, 17, 40])
+def test_shares_of_a_row_are_scipys(n_classes: int) -> None:
+    """Beyond the range of exp, with an impossible class, and for narrow and wide tables."""
+    log_joint = np.random.default_rng(0).normal(0, 800, (50, n_classes))
+    log_joint[::2, 1:] = -np.inf
+    log_sum = logsumexp(log_joint, axis=1)
+    expected = np.exp(log_joint - log_sum[:, None])
+    probs, found = posterior(log_joint)
+    assert found == pytest.approx(log_sum, rel=1e-14)
+    assert probs == pytest.approx(expected, abs=1e-13)
