@@ -28,7 +28,7 @@ Example:
 import numpy as np
 
 from annorun.aggregation.majority import majority
-from annorun.aggregation.tally import mean_by_annotator
+from annorun.aggregation.tally import mean_by_annotator, population
 from annorun.errors import ConfigError
 from annorun.votes import Posterior, Votes
 
@@ -37,17 +37,14 @@ def majority_by_group(votes: Votes) -> Posterior:
     """Return the vote shares of each item and group."""
     if votes.group is None:
         raise ConfigError("majority_by_group: the votes do not say their annotators' groups")
-    group = np.asarray(votes.group, dtype=np.int64)
-    active = np.bincount(votes.annotator, minlength=votes.n_annotators) > 0
-    population = np.bincount(group[active], minlength=votes.n_groups)
     shape = (votes.n_items, votes.n_groups, votes.n_classes)
-    at = (votes.item, group[votes.annotator], votes.label)
+    at = (votes.item, votes.group[votes.annotator], votes.label)
     flat = np.ravel_multi_index(at, shape) if len(votes) else votes.item
     counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     n_votes = counts.sum(axis=2, keepdims=True)
     seen = n_votes > 0
     shares = counts / np.maximum(n_votes, 1)
-    weight = np.where(seen[..., 0], population, 0.0)  # (n_items, n_groups)
+    weight = np.where(seen[..., 0], population(votes), 0.0)  # (n_items, n_groups)
     total = weight.sum(axis=1, keepdims=True)
     probs = majority(votes).probs
     np.divide(np.einsum("ig,igk->ik", weight, shares), total, out=probs, where=total > 0)

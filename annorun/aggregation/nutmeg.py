@@ -40,6 +40,7 @@ from annorun.aggregation import joint, released, spam
 from annorun.aggregation.imputation import FILL, frequency
 from annorun.aggregation.mace import ended, m_step, truth_prior
 from annorun.aggregation.restarts import Fit, Prior, iterate, reliability
+from annorun.aggregation.tally import population
 from annorun.errors import ConfigError
 from annorun.kinds import Count, NonNegative, Positive
 from annorun.votes import Bools, Floats, Ints, Posterior, Votes
@@ -191,10 +192,7 @@ def one_truth(
 
     An annotator counts who has a vote; where all of an item is NaN it is uniform.
     """
-    assert votes.group is not None
-    active = np.bincount(votes.annotator, minlength=votes.n_annotators) > 0
-    size = np.bincount(votes.group[active], minlength=group_probs.shape[1])
-    weight = np.where(np.isnan(group_probs[:, :, 0]), 0.0, size)
+    weight = np.where(np.isnan(group_probs[:, :, 0]), 0.0, population(votes))
     total = weight.sum(axis=1, keepdims=True)
     mean = (weight[..., None] * np.nan_to_num(group_probs)).sum(axis=1)
     uniform = np.full(mean.shape, 1 / mean.shape[1])

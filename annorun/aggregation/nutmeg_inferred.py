@@ -46,6 +46,7 @@ from annorun.aggregation.joint import MOST_VECTORS
 from annorun.aggregation.nutmeg import nutmeg
 from annorun.aggregation.restarts import Prior, vary
 from annorun.aggregation.spam import Counts, weights
+from annorun.aggregation.tally import by_annotator, by_label, sums
 from annorun.errors import ConfigError
 from annorun.kinds import Count
 from annorun.votes import Bools, Floats, Ints, Posterior, Votes
@@ -188,9 +189,9 @@ def memberships(
     one = (vectors == vectors[:, :1]).all(axis=1)
     # most items have one truth for all, at the start
     shares = np.where(one, 0.8 / one.sum(), 0.2 / max((~one).sum(), 1))
-    given = np.bincount(
-        votes.annotator * n_classes + votes.label, minlength=len(start) * n_classes
-    ).reshape(len(start), n_classes)
+    cell = votes.annotator * n_classes + votes.label
+    given = np.bincount(cell, minlength=len(start) * n_classes).reshape(-1, n_classes)
+    hit = vectors[None] == votes.label[:, None, None]
     empty = np.zeros((len(start), n_classes, 1))
     # as if every annotator had answered one item in a hundred at random
     counts = Counts(0.99 * given[..., None] + empty, 0.01 * given[..., None] + empty)
@@ -199,14 +200,13 @@ def memberships(
         spam, weight, share = (t[..., 0] for t in weights(vary(counts, PRIOR)[0]))
         posterior = _vectors(votes, member, weight, vectors, shares)
         shares = (posterior.sum(axis=0) + 1) / (len(posterior) + len(vectors))
-        hit = vectors[None] == votes.label[:, None, None]
-        alike = np.einsum("mv,mvk->mk", posterior[votes.item], hit)
-        known = _by(votes, (member[votes.annotator] * alike).sum(axis=1), given.shape) * share
+        of_vote = posterior[votes.item]
+        alike = np.einsum("mv,mvk->mk", of_vote, hit)
+        said = (member[votes.annotator] * alike).sum(axis=1)
+        known = sums(cell, said, given.size).reshape(given.shape) * share
         counts = Counts(known[..., None], (given - known)[..., None])
         if k >= HOLD:
-            log = np.log(groups) + _evidence(
-                votes, member, spam, weight, posterior[votes.item], hit
-            )
+            log = np.log(groups) + _evidence(votes, member, spam, weight, of_vote, hit)
             before, member = member, np.exp(log - log.max(axis=1, keepdims=True))
             member /= member.sum(axis=1, keepdims=True)
             if np.abs(member - before).max(initial=0) < STILL:
@@ -223,13 +223,10 @@ def _vectors(
     shares: Floats,  # (n_vectors,)
 ) -> Floats:  # (n_items, n_vectors)
     """Return the posterior of each item's vector of truths."""
-    n_items, n_classes = votes.n_items, votes.n_classes
-    cell = votes.item * n_classes + votes.label
     own = weight[votes.annotator, votes.label]
-    log = np.tile(np.log(shares), (n_items, 1))
+    log = np.tile(np.log(shares), (votes.n_items, 1))
     for k in range(vectors.shape[1]):
-        x = np.bincount(cell, own * member[votes.annotator, k], minlength=n_items * n_classes)
-        log += x.reshape(n_items, n_classes)[:, vectors[:, k]]
+        log += by_label(votes, own * member[votes.annotator, k])[:, vectors[:, k]]
     posterior: Floats = np.exp(log - log.max(axis=1, keepdims=True))
     posterior /= posterior.sum(axis=1, keepdims=True)
     return posterior
@@ -251,12 +248,4 @@ def _evidence(
     alike = np.einsum("mv,mvk->mk", others, hit)
     # s + theta [alike], theta = s (exp(w) - 1)
     log = np.log(spam[place][:, None] * (1 + np.expm1(weight[place])[:, None] * alike))
-    columns = [np.bincount(votes.annotator, part, minlength=len(member)) for part in log.T]
-    return np.stack(columns, axis=1)
-
-
-def _by(votes: Votes, values: Floats, shape: tuple[int, ...]) -> Floats:
-    """Sum a value a vote over the votes of each annotator and label."""
-    cell = votes.annotator * votes.n_classes + votes.label
-    total: Floats = np.bincount(cell, values, minlength=int(np.prod(shape))).astype(np.float64)
-    return total.reshape(shape)
+    return np.stack([by_annotator(votes, part) for part in log.T], axis=1)

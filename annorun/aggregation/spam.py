@@ -93,7 +93,6 @@ class Cells(NamedTuple):
         unit, label: (n_cells,) of each cell, in order.
         prior: (n_units, n_classes) of the truth; a row may be shared by all (a broadcast).
         given: (n_annotators, n_classes) how often each label was given.
-        n_annotators: number of annotators, with or without votes.
     """
 
     blocks: list[Block]
@@ -101,11 +100,6 @@ class Cells(NamedTuple):
     label: Ints
     prior: Floats
     given: Floats
-
-    @property
-    def n_annotators(self) -> int:
-        """Number of annotators, with or without votes."""
-        return len(self.given)
 
 
 def cells(

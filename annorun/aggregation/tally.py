@@ -55,6 +55,12 @@ def where_voted(votes: Votes, value: Floats) -> Floats:
     return np.where(_given(votes) > 0, value, np.nan)
 
 
+def population(votes: Votes) -> Ints:
+    """Return the number of annotators with a vote in each group, (n_groups,)."""
+    assert votes.group is not None
+    return np.bincount(votes.group[_given(votes) > 0], minlength=votes.n_groups)
+
+
 def _given(votes: Votes) -> Ints:
     return np.bincount(votes.annotator, minlength=votes.n_annotators)
 
