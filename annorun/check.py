@@ -11,13 +11,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from annorun.check_network import family, network_faults
 from annorun.errors import ConfigError
 from annorun.signature import Parameter, fault, nearest, parameters
 
 GROUPS = ("method", "dataset", "noise", "annotator_dist", "model_size", "trainer", "logger")
 # keys of the config that are not a person's to set
 WRITTEN = ("choices", "overrides")
-FAMILIES = {"choice": "seq2seq", "text": "encoder", "image": "image", "features": "features"}
 # what the runner hands over, by node; a YAML must not
 GIVEN = {
     "dataset": {"rng"},
@@ -30,7 +30,7 @@ GIVEN = {
 MUST_TAKE = {"noise": "truth", "method.aggregator": "votes", "method.module": "spec"}
 TEXT = {"prompt": "str", "max_length": "Count"}
 DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", **TEXT}}
-PROVIDES = ("truth", "votes", "groups", "soft", "explanations")
+PROVIDES = ("truth", "votes", "groups", "soft", "explanations", "clean")
 KINDS = ("choice", "text", "features", "image", "explain", "votes")
 
 
@@ -138,27 +138,18 @@ def _declarations(dataset: dict[str, Any]) -> list[str]:
     if not isinstance(provides, list) or not set(map(str, provides)) <= set(PROVIDES):
         found.append(f"dataset.provides={provides}: allowed is a list of {', '.join(PROVIDES)}")
     if dataset.get("kind") == "choice" and not _is_prompt(dataset.get("prompt")):
-        words = "allowed is a text with {question} and {options}"
+        words = "allowed is a text with {question} and {options}, and {context} if there is one"
         found.append(f"dataset.prompt={dataset.get('prompt')}: {words}")
     return found
 
 
 def _is_prompt(prompt: Any) -> bool:
-    """Say whether a question and its options, and nothing else, can be filled in."""
+    """Say whether a question, its options and perhaps its context can be filled in, no more."""
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None]
     except (TypeError, ValueError):
         return False
-    return set(fields) == {"question", "options"}
-
-
-def family(config: dict[str, Any]) -> str | None:
-    """Return the family of networks that the data and the size call for; None without a network."""
-    size = config["model_size"]
-    if not any(size[f] for f in FAMILIES.values()) or config["method"]["module"] is None:
-        return None
-    chosen: str = size["family"]
-    return FAMILIES.get(config["dataset"]["kind"], "auto") if chosen == "auto" else chosen
+    return set(fields) - {"context"} == {"question", "options"}
 
 
 def _pairs(config: dict[str, Any]) -> list[str]:
@@ -208,65 +199,16 @@ def _pairs(config: dict[str, Any]) -> list[str]:
             f"method.module.target={target}: method={name['method']} has no aggregator to learn "
             f"from; allowed is {'annotators' if target == 'groups' else 'votes or gold'}"
         )
-    return found + _network_pairs(config, name)
-
-
-def _network_pairs(config: dict[str, Any], name: dict[str, str]) -> list[str]:
-    method, size, kind = config["method"], config["model_size"], config["dataset"]["kind"]
-    used = family(config)
-    if used is None:
-        if method["aggregator"] is None and kind in method["accepts"]:
-            return [
-                f"model_size={name['model_size']}: method={name['method']} is a network; "
-                "allowed is a size that names one, such as tiny"
-            ]
-        return []
-    if kind == "votes":
-        return [
-            f"model_size={name['model_size']}: dataset={name['dataset']} has votes and no inputs; "
-            "allowed is model_size=none"
-        ]
-    if used not in FAMILIES.values() or used != FAMILIES.get(kind):
-        return [
-            f"model_size.family={used}: "
-            f"data of kind {kind} want {FAMILIES.get(kind, 'no family that exists yet')}"
-        ]
-    if not size[used]:
-        return [
-            f"model_size={name['model_size']}: names no {used} network, which "
-            f"dataset={name['dataset']} wants; allowed is model_size=tiny or model_size.{used}=NAME"
-        ]
-    if size["start"] == "frozen" and used != "encoder":
-        return [f"model_size.start=frozen: is for texts; dataset={name['dataset']} has none"]
-    if size["start"] == "scratch" and used in ("seq2seq", "encoder") and size[used] != "tiny":
-        return [
-            f"model_size.start=scratch: {size[used]} comes with its weights; allowed is pretrained"
-        ]
-    if config["trainer"]["precision"] == "16-mixed" and used == "seq2seq":
-        return [
-            "trainer.precision=16-mixed: T5 overflows in float16; allowed is 32-true or bf16-mixed"
-        ]
-    return _trainer_pairs(config["trainer"], config["dataset"]["provides"])
-
-
-def _trainer_pairs(trainer: dict[str, Any], provides: list[str]) -> list[str]:
-    found, choose_on = [], trainer["choose_on"]
-    if trainer["precision"] == "16-mixed" and trainer["accelerator"] == "cpu":
-        found.append("trainer.precision=16-mixed: a CPU has none; allowed is 32-true or bf16-mixed")
-    if choose_on != "last" and not trainer["val_share"]:
-        found.append(
-            f"trainer.choose_on={choose_on}: wants validation items; "
-            "allowed is last, or a trainer.val_share above 0"
-        )
-    if choose_on == "gold" and "truth" not in provides:
-        found.append("trainer.choose_on=gold: the data have no truth; allowed is last or votes")
-    return found
+    return found + network_faults(config, name)
 
 
 def _files(config: dict[str, Any]) -> list[str]:
     found = []
     path = config["dataset"].get("path")
-    if isinstance(path, str) and path != "???" and not Path(path).expanduser().exists():
+    # what is not there may be on the hub: its reader says
+    elsewhere = config["dataset"].get("hub") is not None
+    there = not isinstance(path, str) or path == "???" or Path(path).expanduser().exists()
+    if not there and not elsewhere:
         found.append(
             f"dataset.path={path}: no such file or folder (below {Path.cwd()}); "
             "allowed is a path that exists, "

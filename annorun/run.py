@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from annorun import check, config, report, results, show
+from annorun.check_network import family
 from annorun.errors import ConfigError
 from annorun.noise import planted_accuracy
 from annorun.scores import recovery, summary
@@ -67,10 +68,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         if path != "method.module":
             resolve(path, c)
     crowd = load(c)
-    network = training(c, crowd) if check.family(c) else None
+    network = training(c, crowd) if family(c) else None
     try:
         # before the folder: an aggregator may refuse data that only it can judge
         posterior = aggregate(c, crowd)
+        if network:
+            network.refuse(posterior)
         results.begin(folder)
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
         metrics, device, steps = execute(c, crowd, posterior, network, folder)
@@ -165,7 +168,7 @@ def execute(
         soft = (c["method"]["module"] or {}).get("target") == "soft"
         target = posterior.probs if soft else np.eye(items.n_classes)[labels]
     if network:
-        fitted = network.fit(target, folder, by_group)
+        fitted = network.fit(target, folder, by_group, posterior and posterior.confusion)
         if not np.isfinite(fitted.probs).all():
             raise FloatingPointError(
                 "training diverged: the answers are not numbers; lower trainer.lr"

@@ -40,13 +40,15 @@ class Method:
 class ModelSize:
     """What a size means for each family: a name, or null."""
 
-    family: Literal["auto", "seq2seq", "encoder", "image", "features"]
+    family: Literal["auto", "seq2seq", "causal", "encoder", "image", "features"]
     seq2seq: str | None
+    causal: str | None
     encoder: str | None
     pooling: Literal["first", "mean"]
     image: Literal["tiny"] | None
     features: Literal["tiny"] | None
     start: Literal["pretrained", "scratch", "frozen"]
+    lora: Natural
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Trainer:
     threads: Count
     max_steps: Count
     batch_size: Count
+    bucket: Count
+    checkpointing: bool
     lr: Positive
     betas: tuple[Share, Share]
     weight_decay: NonNegative

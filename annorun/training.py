@@ -14,16 +14,18 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from annorun import check, net, results
-from annorun.dataset.module import MAX_TOKENS, CrowdData, task_spec
+from annorun import net, net_text, results
+from annorun.check_network import TRANSFORMERS, family
+from annorun.curves import Curves
+from annorun.dataset.encode import MAX_TOKENS
+from annorun.dataset.module import CrowdData, task_spec
 from annorun.errors import ConfigError
 from annorun.method.base import Method
 from annorun.scores import soft
 from annorun.seeds import child
 from annorun.show import bar
-from annorun.votes import Floats, Ints, Items, Votes, group_names
+from annorun.votes import Floats, Ints, Items, Posterior, Votes, group_names
 
-MOST_CURVES = 20
 # Lightning's banners and advertisements; what matters to a run is in its row
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -64,12 +66,9 @@ class Training:
         self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
         torch.set_num_threads(t["threads"])
-        family = check.family(c)
-        model = c["model_size"][family]
-        self.network = {"family": family, "model": model, "weights": self._weights(model)}
-        frozen = c["model_size"]["start"] == "frozen"
-        if family == "encoder":
-            self.network |= {"pooling": c["model_size"]["pooling"], "frozen": frozen}
+        used = family(c)
+        model = c["model_size"][used]
+        self.network = self._network(used)
         self.spec = task_spec(items, votes)
         keys = ("lr", "betas", "weight_decay", "clip", "schedule", "max_steps")
         self.module: Method = build(
@@ -91,8 +90,10 @@ class Training:
             data_seed=c["data_seed"],
             seed=c["seed"],
             max_length=self._max_length(),
+            pairs=used == "encoder" and items.kind == "choice",
+            bucket=t["bucket"],
         )
-        if frozen:
+        if self.network.get("frozen"):
             # the encoder never changes: each text is encoded once, not once an epoch
             self.data.inputs = {"x": self._states(model)}
         if t["choose_on"] != "last" and not len(self.data.val):
@@ -100,6 +101,27 @@ class Training:
                 f"trainer.choose_on={t['choose_on']}: of {len(self.data.train)} training items "
                 f"val_share={t['val_share']} leaves none to choose on; allowed is last"
             )
+
+    def refuse(self, posterior: Posterior | None) -> None:
+        """Raise ConfigError where the method needs more than its aggregator found."""
+        if self.module.needs_confusion and (posterior is None or posterior.confusion is None):
+            raise ConfigError(
+                "method.aggregator: gives no confusion matrices; allowed is one that does, "
+                "such as dawid_skene"
+            )
+
+    def _network(self, used: str | None) -> dict[str, Any]:
+        """Return what `net.build` takes."""
+        size = self.c["model_size"]
+        network = {"family": used, "model": size[used], "weights": self._weights(used)}
+        if used in TRANSFORMERS:
+            network |= {
+                "lora": size["lora"],
+                "checkpointing": self.c["trainer"]["checkpointing"],
+                "pooling": size["pooling"],
+                "frozen": size["start"] == "frozen",
+            }
+        return network
 
     def _states(self, model: str) -> Tensor:
         """Return what a frozen encoder makes of the texts; the next run of a sweep has them too."""
@@ -110,39 +132,48 @@ class Training:
         if key not in STATES:
             STATES.clear()
             device = "cuda" if self.c["trainer"]["accelerator"] == "gpu" else "cpu"
-            STATES[key] = net.states(
-                cast(net.TextEncoder, self.module.net), self.data.inputs, device
-            )
+            encoder = cast(net_text.TextEncoder, self.module.networks()[0])
+            STATES[key] = net_text.states(encoder, self.data.inputs, device)
         return STATES[key]
 
     def _max_length(self) -> int:
         asked: int = self.c["dataset"].get("max_length", MAX_TOKENS)
-        most = getattr(self.module.net, "positions", asked)
+        most = getattr(self.module.networks()[0], "positions", asked)
         if asked > most:
             raise ConfigError(
                 f"dataset.max_length={asked}: allowed is at most {most}, the network's"
             )
         return asked
 
-    def _weights(self, model: str) -> str | None:
-        scratch = self.c["model_size"]["start"] == "scratch"
-        if model != "tiny" or self.items.kind != "choice" or scratch:
+    def _weights(self, used: str | None) -> str | None:
+        """Return the file of what the tiny T5 learned beforehand, from data that give it that."""
+        size, dataset = self.c["model_size"], self.c["dataset"]
+        known = used == "seq2seq" and size["seq2seq"] == "tiny" and "clean" in dataset["provides"]
+        if not known or size["start"] == "scratch":
             return None
         from annorun.pretrain import tiny_weights
 
-        return str(tiny_weights(self.items.n_classes, self.c["dataset"]["prompt"]))
+        return str(tiny_weights(self.items.n_classes, dataset["prompt"]))
 
-    def fit(self, target: Floats | None, folder: Path, group_target: Ints | None = None) -> Fitted:
+    def fit(
+        self,
+        target: Floats | None,
+        folder: Path,
+        group_target: Ints | None = None,
+        confusion: Floats | None = None,
+    ) -> Fitted:
         """Train for max_steps, then predict the test items.
 
         Args:
             target: (n_items, n_classes) labels of an aggregator, or None.
             folder: gets metrics.csv, the curves.
             group_target: (n_items, n_groups) its labels for each group, -1 for none, or None.
+            confusion: (n_annotators, n_classes, n_classes) its confusion matrices, or None.
         """
         t, data = self.c["trainer"], self.data
         data.target = None if target is None else torch.from_numpy(target.astype(np.float32))
         data.group_target = None if group_target is None else torch.from_numpy(group_target)
+        data.confusion = None if confusion is None else torch.from_numpy(confusion).float()
         curves = Curves(t["val_every"], t["max_steps"], has_val=len(data.val) > 0)
         best = None
         if t["choose_on"] != "last":
@@ -176,7 +207,7 @@ class Training:
             return self._fit(trainer, curves, best, folder)
 
     def _fit(
-        self, trainer: L.Trainer, curves: "Curves", best: ModelCheckpoint | None, folder: Path
+        self, trainer: L.Trainer, curves: Curves, best: ModelCheckpoint | None, folder: Path
     ) -> Fitted:
         data = self.data
         metrics = self._start(trainer)
@@ -193,7 +224,11 @@ class Training:
         elif len(data.test):
             trainer.test(self.module, data, verbose=False)
         expertise, scale = self.module.expertise(), self.module.expertise_scale
-        probs, groups = self.module.probabilities(), self.module.group_probabilities()
+        probs, groups = (
+            data.in_order(self.module.probabilities()),
+            self.module.group_probabilities(),
+        )
+        groups = None if groups is None else data.in_order(groups)
         metrics |= self._against_votes(probs, groups)
         return Fitted(probs, groups, expertise, scale, metrics)
 
@@ -217,60 +252,8 @@ class Training:
         if self.network["weights"] is None or truth is None or not len(self.data.test):
             return {}
         trainer.test(self.module, self.data, verbose=False)
-        guess = self.module.probabilities().argmax(axis=1)
+        guess = self.data.in_order(self.module.probabilities()).argmax(axis=1)
         return {"start/acc": float(np.mean(guess == truth[self.data.test]))}
-
-
-class Curves(L.Callback):
-    """Collects what metrics.csv will hold, a row every `every` steps, and moves the bar.
-
-    Args:
-        every: steps between rows.
-        has_val: a row waits for the validation that follows it.
-    """
-
-    def __init__(self, every: int, steps: int, has_val: bool):
-        self.every, self.steps, self.has_val = min(every, steps), steps, has_val
-        self.show: Callable[[int, dict[str, float]], None] = lambda step, values: None
-        self.rows: list[dict[str, float]] = []
-        self._since: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        """Remember the step's loss and accuracy."""
-        logged = {
-            k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")
-        }
-        self._since.append(logged)
-        self.show(trainer.global_step, self._means())
-        if not self.has_val and trainer.global_step % self.every == 0:
-            self._record(trainer, module)
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write a row."""
-        self._record(trainer, module)
-
-    @property
-    def unrecorded(self) -> int:
-        """Steps since the last row."""
-        return len(self._since)
-
-    def _means(self) -> dict[str, float]:
-        last = self._since[-self.every :]
-        return {k: float(np.mean([m[k] for m in last if k in m])) for k in last[-1]} if last else {}
-
-    def _record(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        row: dict[str, float] = {"step": trainer.global_step, **self._means()}
-        row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        expertise = module.expertise() if isinstance(module, Method) else None
-        if expertise is not None and len(expertise) <= MOST_CURVES:
-            row |= {f"annotators/{m}": float(e) for m, e in enumerate(expertise)}
-        self.rows.append(row)
-        self._since.clear()
-
-    def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Return header and rows."""
-        header = list(dict.fromkeys(k for row in self.rows for k in row))
-        return header, [[row.get(k) for k in header] for row in self.rows]
 
 
 def logger(c: dict[str, Any], folder: Path) -> Any:

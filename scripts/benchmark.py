@@ -1,15 +1,17 @@
-"""How fast the aggregators are, beside crowd-kit in the same run; one process a figure.
+"""How fast we are: the aggregators beside crowd-kit, REALM's step beside the plain one.
 
     python scripts/benchmark.py aggregation                     1e4, 1e5 and 1e6 votes
     python scripts/benchmark.py aggregation --sizes 1e7 --tools mace,dawid_skene
     python scripts/benchmark.py aggregation --crowd VOTES.csv   task,worker,label; VOTES.csv.truth
-    python scripts/benchmark.py aggregation --measured          also a file, to be committed
+    python scripts/benchmark.py realm --device cuda             see benchmark_realm.py
+    python scripts/benchmark.py realm --measured                also a file, to be committed
 
-A figure: seconds of the fit alone on one thread, peak memory of its process, share of right labels
-(ties drawn), iterations. Tools of ours are names of `annorun.aggregation`; crowdkit_* are crowd-kit
-(`pip install "annorun[peers]"`), left out where that is not installed, and run only at sizes where
-they end: at 1e6 votes its MACE gets one restart, ours always ten. `bincount` is one weighted
-numpy.bincount over the votes; the last column is a time in such passes, an iteration of a restart.
+An aggregator's figure, one process each: seconds of the fit alone on one thread, peak memory of
+its process, share of right labels (ties drawn), iterations. Tools of ours are names of
+`annorun.aggregation`; crowdkit_* are crowd-kit (`pip install "annorun[peers]"`), left out where
+that is not installed, and run only at sizes where they end: at 1e6 votes its MACE gets one restart,
+ours always ten. `bincount` is one weighted numpy.bincount over the votes; the last column is a time
+in such passes, an iteration of a restart.
 
 The crowd: five distinct annotators of 200 an item; 60 % good (accuracy .65 to .95, errors by a
 confusion matrix of their own), 20 % mediocre (.4 to .6), 10 % guess, 10 % have one answer for all.
@@ -34,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from annorun import config, results, tables
+from annorun.errors import ConfigError
 from annorun.votes import Ints, Votes, hard_labels
 
 OURS = ("majority", "wawa", "one_coin", "dawid_skene", "bcc", "glad", "mace", "nutmeg")
@@ -194,43 +197,73 @@ def figures(tools: list[str], votes: Votes, truth: Ints) -> list[list[Any]]:
 
 def main() -> int:
     """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("what", choices=["aggregation"])
-    parser.add_argument("--sizes", default="1e4,1e5,1e6", help="numbers of votes")
-    parser.add_argument("--tools", help="some of them, separated by commas")
-    parser.add_argument("--crowd", type=Path, nargs="+", help="CSVs of votes instead")
-    parser.add_argument("--measured", action="store_true", help="write experiments/measured/")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = _asked()
+    if asked.what == "realm":
+        # torch, which the aggregators do without
+        import benchmark_realm
+
+        print("  ".join(benchmark_realm.HEADER))
+        try:
+            rows = benchmark_realm.figures(benchmark_realm.Shape(), asked.device)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+        name = "benchmark_realm" + "_cuda" * (asked.device == "cuda")
+        _show(name, benchmark_realm.HEADER, rows, asked)
+        return 0
     if asked.one:
         print(json.dumps(one(asked.one[0], Path(asked.one[1]))))
         return 0
-    peers = list(PEERS) if importlib.util.find_spec("crowdkit") else []
-    if not peers:
-        print('crowd-kit is not installed: pip install "annorun[peers]"', file=sys.stderr)
-    tools = asked.tools.split(",") if asked.tools else [*OURS, *peers]
-    if wrong := sorted(set(tools) - {*OURS, *PEERS}):
-        parser.error(f"--tools {', '.join(wrong)}: allowed are {', '.join([*OURS, *PEERS])}")
     print("  ".join(HEADER))
-    rows = []
+    measured = []
     for file in asked.crowd or []:
-        rows += figures(tools, *read(file))
+        measured += figures(asked.tools, *read(file))
     for size in [] if asked.crowd else asked.sizes.split(","):
-        rows += figures(tools, *crowd(int(float(size)), np.random.default_rng(0)))
-    print(tables.markdown(HEADER, [[str(c or "") for c in row] for row in rows]))
-    if asked.measured:
-        path = config.experiments_dir() / "measured" / "aggregation.csv"
-        results.write_csv(path, HEADER, rows)
-        path.write_text(_header() + path.read_text("utf-8"), encoding="utf-8")
-        print(path)
+        measured += figures(asked.tools, *crowd(int(float(size)), np.random.default_rng(0)))
+    _show("aggregation", HEADER, measured, asked)
     return 0
 
 
-def _header() -> str:
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="what", required=True)
+    aggregation, realm = (kinds.add_parser(kind) for kind in ("aggregation", "realm"))
+    for kind in (aggregation, realm):
+        kind.add_argument("--measured", action="store_true", help="write experiments/measured/")
+    aggregation.add_argument("--sizes", default="1e4,1e5,1e6", help="numbers of votes")
+    aggregation.add_argument("--tools", help="some of them, separated by commas")
+    aggregation.add_argument("--crowd", type=Path, nargs="+", help="CSVs of votes instead")
+    aggregation.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    realm.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    asked = parser.parse_args()
+    if asked.what == "aggregation" and not asked.one:
+        peers = list(PEERS) if importlib.util.find_spec("crowdkit") else []
+        if not peers:
+            print('crowd-kit is not installed: pip install "annorun[peers]"', file=sys.stderr)
+        asked.tools = asked.tools.split(",") if asked.tools else [*OURS, *peers]
+        if wrong := sorted(set(asked.tools) - {*OURS, *PEERS}):
+            parser.error(f"--tools {', '.join(wrong)}: allowed are {', '.join([*OURS, *PEERS])}")
+    return asked
+
+
+def _show(
+    name: str, header: tuple[str, ...], rows: list[list[Any]], asked: argparse.Namespace
+) -> None:
+    print(tables.markdown(header, [[str(c or "") for c in row] for row in rows]))
+    if asked.measured:
+        path = config.experiments_dir() / "measured" / f"{name}.csv"
+        results.write_csv(path, header, rows)
+        path.write_text(_header(asked) + path.read_text("utf-8"), encoding="utf-8")
+        print(path)
+
+
+def _header(asked: argparse.Namespace) -> str:
+    realm = asked.what == "realm"
+    used = ("torch", "transformers") if realm else ("numpy", "scipy", "crowd-kit", "pandas")
     packages = []
-    for name in ("numpy", "scipy", "crowd-kit", "pandas"):
+    for name in used:
         try:
             packages.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -238,9 +271,17 @@ def _header() -> str:
     commit, dirty = results.revision()
     return (
         f"# command: python scripts/benchmark.py {shlex.join(sys.argv[1:])}\n"
-        f"# commit: {commit}{' (changed)' * bool(dirty)}; seed 0\n"
-        f"# machine: {platform.machine()}, {os.cpu_count()} cores; {', '.join(packages)}\n"
+        f"# commit: {commit}{' (changed)' * bool(dirty)}; seed 0, one thread\n"
+        f"# machine: {_machine(asked)}; {', '.join(packages)}\n"
     )
+
+
+def _machine(asked: argparse.Namespace) -> str:
+    if asked.what == "realm" and asked.device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

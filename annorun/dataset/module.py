@@ -4,22 +4,22 @@ An item is encoded once however many annotators labelled it: a batch holds its i
 their votes as flat rows that point at them. Inputs are made tensors once, before training.
 """
 
-import string
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
+from annorun.dataset.encode import MAX_TOKENS, encode, lengths, standardised, trim
 from annorun.errors import ConfigError
 from annorun.seeds import child, rng
-from annorun.votes import Ints, Items, TaskSpec, Votes, group_names
+from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
 
-LETTERS = string.ascii_lowercase
-MAX_TOKENS = 512
+# at most so many items and tokens at once, where nothing is learned
+MOST_ITEMS, MOST_TOKENS = 256, 2**16
 
 
 class CrowdData(L.LightningDataModule):
@@ -35,6 +35,8 @@ class CrowdData(L.LightningDataModule):
         data_seed: its child `validation` draws them.
         seed: its child `order` shuffles.
         max_length: tokens of a text, at most.
+        pairs: see `encode`.
+        bucket: batches that are sorted by length among themselves.
     """
 
     def __init__(
@@ -49,16 +51,22 @@ class CrowdData(L.LightningDataModule):
         data_seed: int,
         seed: int,
         max_length: int = MAX_TOKENS,
+        pairs: bool = False,
+        bucket: int = 1,
     ):
         super().__init__()
         self.votes, self.batch_size, self.seed = votes, batch_size, seed
-        self.inputs = encode(items, tokenizer, prompt, max_length)
+        self.bucket = bucket
+        self.inputs = encode(items, tokenizer, prompt, max_length, pairs)
+        self.length = lengths(self.inputs, len(items))
         truth = np.full(len(items), -1) if items.truth is None else items.truth
         self.truth = torch.from_numpy(truth.astype(np.int64))
         # (n_items, n_classes) labels of an aggregator, once it has run
         self.target: Tensor | None = None
         # (n_items, n_groups) labels of an aggregator with a truth for each group, -1 for none
         self.group_target: Tensor | None = None
+        # (n_annotators, n_classes, n_classes) what the aggregator found of each, if it did
+        self.confusion: Tensor | None = None
         # votes are sorted by item: item i has those from first[i] to first[i + 1]
         self.first = np.searchsorted(votes.item, np.arange(len(items) + 1))
         voted, own = (
@@ -69,6 +77,8 @@ class CrowdData(L.LightningDataModule):
             raise ConfigError("dataset: no item to train on; allowed is one vote or more in train")
         self.train, self.val = (voted, own) if len(own) else hold_out(voted, val_share, data_seed)
         self.test = np.flatnonzero(items.split == "test")
+        # texts of like length together: the least padding
+        self.tested = self.test[np.argsort(self.length[self.test], kind="stable")]
         if items.kind == "features":
             self.inputs = {"x": standardised(self.inputs["x"], self.train)}
 
@@ -91,24 +101,67 @@ class CrowdData(L.LightningDataModule):
             batch["group_target"] = self.group_target[item]
         return batch
 
-    def _loader(self, index: Ints, shuffle: bool = False) -> DataLoader[int]:
-        order = torch.Generator().manual_seed(child(self.seed, "order"))
-        size = self.batch_size if shuffle else max(self.batch_size, 256)
-        return DataLoader(
-            index.tolist(), size, shuffle=shuffle, generator=order, collate_fn=self.batch
-        )
+    def _loader(self, index: Ints) -> DataLoader[int]:
+        mask = self.inputs.get("attention_mask")
+        size = MOST_ITEMS if mask is None else MOST_TOKENS // mask[0].numel()
+        size = max(1, min(size, MOST_ITEMS), self.batch_size)
+        return DataLoader(index.tolist(), size, collate_fn=self.batch)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Items in a random order, none dropped."""
-        return self._loader(self.train, shuffle=True)
+        order = torch.Generator().manual_seed(child(self.seed, "order"))
+        batches = Batches(self.length[self.train], self.batch_size, self.bucket, order)
+        return DataLoader(
+            self.train.tolist(), batch_sampler=batches, generator=order, collate_fn=self.batch
+        )
 
     def val_dataloader(self) -> DataLoader[int]:
         """Held-out voted items; the trainer leaves validation out where there are none."""
         return self._loader(self.val)
 
     def test_dataloader(self) -> DataLoader[int]:
-        """The test split, in its own order."""
-        return self._loader(self.test)
+        """The test split, in the order of `tested`: short texts first."""
+        return self._loader(self.tested)
+
+    def in_order(self, answers: Floats) -> Floats:
+        """Return answers to the items of `tested` in the order of `test`, (n_test, ...)."""
+        return answers[np.argsort(self.tested)]
+
+
+class Batches(Sampler[list[int]]):
+    """Batches of items in a random order, none dropped; every `bucket` of them sorted by length.
+
+    A batch pads its texts to its longest: sorted, there is less padding. Batches come in a random
+    order too, or each window would begin with its shortest.
+
+    Args:
+        length: (n,) tokens of each item.
+        size: items a batch.
+        bucket: batches a window; 1: items stay as they are drawn.
+        generator: draws the orders.
+    """
+
+    def __init__(self, length: Ints, size: int, bucket: int, generator: torch.Generator):
+        self.length, self.size, self.bucket = length, size, bucket
+        self.generator = generator
+        self.items = RandomSampler(range(len(length)), generator=generator)
+
+    def __len__(self) -> int:
+        return -(-len(self.length) // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield places in `length`."""
+        order, window = np.array(list(self.items)), self.size * self.bucket
+        for first in range(0, len(order), window):
+            part = order[first : first + window]
+            if self.bucket > 1:
+                part = part[np.argsort(self.length[part], kind="stable")]
+            batches = [part[i : i + self.size].tolist() for i in range(0, len(part), self.size)]
+            if self.bucket > 1:
+                batches = [
+                    batches[i] for i in torch.randperm(len(batches), generator=self.generator)
+                ]
+            yield from batches
 
 
 def task_spec(items: Items, votes: Votes) -> TaskSpec:
@@ -129,47 +182,3 @@ def hold_out(index: Ints, share: float, data_seed: int) -> tuple[Ints, Ints]:
     n = min(round(share * len(index)), len(index) - 1)
     drawn = rng(data_seed, "validation").permutation(index)
     return np.sort(drawn[n:]), np.sort(drawn[:n])
-
-
-def encode(
-    items: Items, tokenizer: Any, prompt: str, max_length: int = MAX_TOKENS
-) -> dict[str, Tensor]:
-    """Return the network's inputs for all items, as tensors of n_items rows."""
-    if "x" in items.inputs:
-        x: NDArray[np.float32] = items.inputs["x"]
-        return {"x": torch.from_numpy(x)}
-    if items.kind == "text":
-        texts = list(items.inputs["text"])
-    else:
-        options = [
-            " ".join(f"({c}) {o}" for c, o in zip(LETTERS, given, strict=False))
-            for given in items.inputs["options"]
-        ]
-        pairs = zip(items.inputs["question"], options, strict=True)
-        texts = [prompt.format(question=q, options=o) for q, o in pairs]
-    rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-    length = np.array([len(row) for row in rows])
-    ids = np.full((len(rows), length.max(initial=1)), tokenizer.pad_token_id, dtype=np.int64)
-    mask = np.arange(ids.shape[1]) < length[:, None]
-    ids[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-    }
-
-
-def standardised(
-    x: Tensor,  # (n_items, n_features)
-    train: Ints,  # (n_train,)
-) -> Tensor:  # (n_items, n_features)
-    """Return features of mean 0, deviation 1 over the training items; constant ones only moved."""
-    std = x[train].std(dim=0, correction=0)
-    return (x - x[train].mean(dim=0)) / torch.where(std > 0, std, 1.0)
-
-
-def trim(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cut padding columns that no item of the batch uses."""
-    if "attention_mask" not in inputs:
-        return inputs
-    longest = int(inputs["attention_mask"].sum(dim=1).max())
-    return {k: v[:, :longest] for k, v in inputs.items()}

@@ -5,13 +5,12 @@ computed from the whole of `predicted`, never averaged over batches.
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from annorun import net
 from annorun.votes import Floats, TaskSpec
@@ -36,6 +35,8 @@ class Method(L.LightningModule):
     """
 
     expertise_scale = "mixture"
+    # whether it learns through an aggregator's confusion matrices
+    needs_confusion = False
 
     def __init__(
         self,
@@ -51,8 +52,7 @@ class Method(L.LightningModule):
         # a checkpoint is read back with weights_only: plain values
         self.hparams["spec"] = self.spec.plain()
         self.optimizer = optimizer
-        outputs = replace(self.spec, n_classes=heads * self.spec.n_classes)
-        self.net = net.build(network, outputs, seed)
+        self.net = net.build(network, self.spec, seed, heads)
         self.predicted: list[Tensor] = []
         self._validation: list[tuple[float, int, int, int]] = []
 
@@ -60,6 +60,10 @@ class Method(L.LightningModule):
         """Return the K logits of each item, float32 whatever the trainer's precision."""
         logits: Tensor = self.net(**inputs)
         return logits.float()
+
+    def networks(self) -> list[nn.Module]:
+        """Return what `annorun.net.build` made, the first of it first."""
+        return [self.net]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss of a batch, ()."""

@@ -68,6 +68,7 @@ def clean_data(n_train: int = 8, n_test: int = 4) -> CrowdData:
     )
     data.target = torch.eye(3)[torch.from_numpy(truth)]
     data.group_target = torch.from_numpy(np.stack([truth, truth], axis=1))
+    data.confusion = torch.eye(3).repeat(4, 1, 1)
     return data
 
 
