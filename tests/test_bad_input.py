@@ -97,7 +97,7 @@ CASES = [
     ("glob sweep", f"-m {D} 'method=glob(*)' trainer.lr=-1", ["trainer.lr=-1: allowed is a finite number above 0"]),
     ("sweep over nothing", f"-m {D} 'seed=range(0,-1)'", ["seed=range(0,-1): no value; allowed is one or more"]),
     ("unknown -cn", "-cn realm_table", ["--config-name realm_table: no such config; allowed: config, ...realm_table1, ...; did you mean 'realm_table1'?"]),
-    ("bad key of a sweep file", f"-cn realm_table1 {D} seed=-1", ["seed=-1: allowed is an integer, 0 or more"]),
+    ("bad key of a sweep file", f"-cn realm_pools {D} seed=-1", ["seed=-1: allowed is an integer, 0 or more"]),
     ("unknown flag", f"{D} --fast", ["unrecognized arguments: --fast; allowed: --help"]),
     ("bad value of a flag", f"{D} --cfg jobs", ["argument --cfg/-c: invalid choice: 'jobs'...; allowed: --help"]),
     ("another conf folder", f"{D} -cd .", ["--config-path, --config-dir: not used here; allowed is "]),

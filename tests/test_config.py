@@ -178,13 +178,14 @@ def test_overrides_and_choices_are_in_the_config(compose: Compose) -> None:
 
 def test_cells_of_a_sweep_file() -> None:
     cells = cli.cells("realm_table1", [])
-    assert len(cells) == len({tuple(c) for c in cells}) == 2 * 3 * 5
-    assert {"method=realm", "noise=uniform", "annotator_dist=spread", "seed=4"} <= set(cells[14])
+    assert len(cells) == len({tuple(c) for c in cells}) == 3 * 5 * 2 * 3 * 5
+    first = {"model_size=small", "dataset=arc", "method=realm", "noise=uniform"}
+    assert first | {"annotator_dist=spread", "seed=4"} <= set(cells[14])
 
 
 def test_the_command_line_replaces_a_sweeps_values_and_adds_to_them() -> None:
     cells = cli.cells("realm_table1", ["seed=7", "method=noisy", "trainer.lr=0.1,0.2", "name=x"])
-    assert len(cells) == 3 * 2
+    assert len(cells) == 3 * 5 * 3 * 2
     for cell in cells:
         assert [o for o in cell if o.startswith("seed=")] == ["seed=7"]
         assert [o for o in cell if o.startswith("method=")] == ["method=noisy"]
@@ -214,10 +215,10 @@ def shell(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 
 
 def test_a_sweep_file_is_found_from_another_folder_and_shown(tmp_path: Path) -> None:
-    done = shell("-cn", "realm_table1", "--cfg", "job", "dataset=digits", cwd=tmp_path)
+    done = shell("-cn", "realm_pools", "--cfg", "job", "dataset=digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = OmegaConf.create(done.stdout)
-    assert (shown.name, shown.dataset.kind) == ("realm_table1", "image")
+    assert (shown.name, shown.dataset.kind) == ("realm_pools", "image")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from annorun.tables import UNKNOWN
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_table.py"
 # seconds instead of minutes: images, three steps
 SMALL = ["dataset=digits", "trainer=smoke", "trainer.max_steps=3", "annotator_dist=two_experts"]
+SMALL.append("model_size=tiny")
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_a_failed_run_is_counted_and_the_others_go_on(
     [
         (["realm_table"], "realm_table: no such sweep file; allowed: "),
         (["realm_table1", "method=reelm"], "did you mean 'realm'?"),
-        (["realm_table1", "dataset=digits", "seed=-1"], "seed=-1: allowed is an integer"),
+        (["realm_pools", "dataset=digits", "seed=-1"], "seed=-1: allowed is an integer"),
     ],
 )
 def test_bad_commands(
