@@ -10,8 +10,8 @@ them so. Weights are float32 whatever the checkpoint's dtype; the trainer's prec
 """
 
 import importlib.util
+import logging
 import string
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,14 +88,14 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
     with seeded(seed, "weights"):
         family, model = network["family"], network["model"]
         if family == "seq2seq":
-            t5 = _adapted(_t5(model), network)
+            t5 = _t5(model)
             net: nn.Module = AnswerT5(t5, answer_ids(tokenizer(model), outputs))
         elif family == "causal":
             # a prompt's end and the answer are two words
             ids = answer_ids(tokenizer(model), outputs, before=" ")
-            net = AnswerLM(_adapted(_causal(model), network), ids)
+            net = AnswerLM(_causal(model), ids)
         elif family == "encoder":
-            encoder = _adapted(_encoder(model), network)
+            encoder = _encoder(model)
             if spec.kind == "choice":
                 net = ChoiceEncoder(encoder, heads, network["pooling"])
             else:
@@ -106,25 +106,25 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
             net = ImageNet(spec.input_shape, outputs)
         else:
             net = FeatureNet(spec.input_shape[0], outputs)
-    if network.get("lora"):
-        # a row of the output matrix is a weight of the model: it stays
-        for name, parameter in net.named_parameters():
-            if name.startswith("answers."):
-                parameter.requires_grad_(False)
-    if network.get("weights"):
-        from safetensors.torch import load_model
+        if network.get("weights"):
+            from safetensors.torch import load_model
 
-        load_model(net, network["weights"])
+            load_model(net, network["weights"])
+        # last: adapters rename what they adapt, and draw
+        _adapt(net, network)
     return net.train()
 
 
-def _adapted(model: Any, network: dict[str, Any]) -> Any:
+def _adapt(net: Any, network: dict[str, Any]) -> None:
     """Add adapters to every linear layer, and let activations be recomputed, where asked."""
+    inner = {"seq2seq": "t5", "causal": "lm", "encoder": "encoder"}.get(network["family"])
+    model: Any = getattr(net, inner) if inner else None
     if network.get("checkpointing"):
-        with warnings.catch_warnings():
-            # the name that every transformers 5 knows; later ones have another
-            warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        # its older name warns, its newer one is not in every transformers 5
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        model.config.use_cache = False
     if network.get("lora"):
         try:
             from peft import LoraConfig, inject_adapter_in_model
@@ -134,19 +134,22 @@ def _adapted(model: Any, network: dict[str, Any]) -> Any:
             ) from None
         rank = network["lora"]
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-        model = inject_adapter_in_model(config, model)
-    return model
+        inject_adapter_in_model(config, model)
+        # a row of the output matrix is a weight of the model: it stays
+        for name, parameter in net.named_parameters():
+            if name.startswith("answers."):
+                parameter.requires_grad_(False)
 
 
-def _t5(model: str) -> nn.Module:
+def _t5(model: str) -> Any:
     from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
     if model == "tiny":
         return near_sighted(T5ForConditionalGeneration(T5Config(**TINY_T5)))
     with _readable(model):
-        loaded: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(
-            **_place(model), dtype=torch.float32
-        )
+        loaded: Any = AutoModelForSeq2SeqLM.from_pretrained(**_place(model), dtype=torch.float32)
+        if not hasattr(loaded, "shared"):
+            raise TypeError(f"{type(loaded).__name__} is no T5")
     return loaded
 
 
@@ -194,6 +197,8 @@ def tokenizer(model: str) -> Any:
     """Return the tokenizer of a model: bytes for `tiny`, else the model's own."""
     from transformers import AutoTokenizer, ByT5Tokenizer
 
+    # a line for each pair that is cut
+    logging.getLogger("transformers.tokenization_python").setLevel(logging.CRITICAL)
     if model == "tiny":
         return ByT5Tokenizer(extra_ids=0)
     with _readable(model):

@@ -5,6 +5,7 @@ the K rows of these tokens are multiplied, at one position. The full vocabulary'
 model's own `forward` returns, are most of the step of a small model.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class AnswerRows(nn.Module):
         super().__init__()
         self.register_buffer("ids", torch.tensor(ids), persistent=False)
         tied = head.weight is embeddings.weight
+        self.bias = None if head.bias is None else nn.Parameter(head.bias.detach()[ids].clone())
         self.weight = None if tied else nn.Parameter(head.weight.detach()[ids].clone())
 
     def forward(
@@ -37,8 +39,10 @@ class AnswerRows(nn.Module):
         embeddings: nn.Module,
     ) -> Tensor:  # (batch, K)
         """Return the K logits."""
-        rows = embeddings(self.ids) if self.weight is None else self.weight
-        return nn.functional.linear(state, rows)
+        # not by its forward: Gemma's scales
+        whole: Any = embeddings
+        rows = whole.weight[self.ids] if self.weight is None else self.weight
+        return nn.functional.linear(state, rows, self.bias)
 
 
 class AnswerT5(nn.Module):
@@ -48,7 +52,8 @@ class AnswerT5(nn.Module):
         super().__init__()
         self.answers = AnswerRows(t5.lm_head, t5.shared, ids)
         # T5 1.1 and Flan-T5 do not scale what they multiply with the output matrix
-        self.scale = t5.model_dim**-0.5 if t5.config.scale_decoder_outputs else 1.0
+        scaled = getattr(t5.config, "scale_decoder_outputs", t5.config.model_type == "umt5")
+        self.scale = t5.model_dim**-0.5 if scaled else 1.0
         t5.lm_head = None
         self.t5 = t5
 
@@ -79,7 +84,8 @@ class AnswerLM(nn.Module):
         embeddings = lm.get_input_embeddings()
         self.answers = AnswerRows(lm.get_output_embeddings(), embeddings, ids)
         self.lm = lm.base_model
-        self.positions: int = lm.config.max_position_embeddings
+        # some have no end
+        self.positions: int = getattr(lm.config, "max_position_embeddings", sys.maxsize)
 
     def forward(
         self,
@@ -95,7 +101,10 @@ class AnswerLM(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """One state of each text, the first token's or the mean over its tokens, and a linear layer."""
+    """One state of each text, the first token's or the mean over its tokens, and a linear layer.
+
+    A pair of texts is told apart by the separator alone: no segments are given.
+    """
 
     def __init__(self, encoder: Any, n_outputs: int, pooling: str):
         super().__init__()

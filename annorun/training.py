@@ -80,16 +80,17 @@ class Training:
         )
         # dropout draws from the global generator, on every device
         torch.manual_seed(child(c["seed"], "dropout"))
+        tokenizer = None if "x" in items.inputs else net.tokenizer(model)
         self.data = CrowdData(
             items,
             votes,
-            tokenizer=None if "x" in items.inputs else net.tokenizer(model),
+            tokenizer=tokenizer,
             prompt=c["dataset"].get("prompt", ""),
             batch_size=t["batch_size"],
             val_share=t["val_share"],
             data_seed=c["data_seed"],
             seed=c["seed"],
-            max_length=self._max_length(),
+            max_length=self._max_length(tokenizer),
             pairs=used == "encoder" and items.kind == "choice",
             bucket=t["bucket"],
         )
@@ -136,9 +137,11 @@ class Training:
             STATES[key] = net_text.states(encoder, self.data.inputs, device)
         return STATES[key]
 
-    def _max_length(self) -> int:
+    def _max_length(self, tokenizer: Any) -> int:
         asked: int = self.c["dataset"].get("max_length", MAX_TOKENS)
-        most = getattr(self.module.networks()[0], "positions", asked)
+        positions = getattr(self.module.networks()[0], "positions", None)
+        # RoBERTa counts two more positions than it has
+        most = asked if positions is None else min(positions, tokenizer.model_max_length)
         if asked > most:
             raise ConfigError(
                 f"dataset.max_length={asked}: allowed is at most {most}, the network's"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from annorun import net, results, training
@@ -60,9 +61,6 @@ def test_with_adapters_a_network_starts_where_it_was_and_they_alone_learn(family
     """B starts at zero: the first step moves B alone, from then on A has a gradient, too."""
     plain, model = (net.build(network(family, lora=r), SPEC, seed=0) for r in (0, 4))
     batch = inputs(family)
-    if family == "encoder":
-        # drawn after the adapters
-        model.head.load_state_dict(plain.head.state_dict())
     assert torch.allclose(model(**batch), plain(**batch), atol=1e-6)
     learns = {name: p for name, p in model.named_parameters() if p.requires_grad}
     adapters = {name for name in learns if ".lora_A." in name or ".lora_B." in name}
@@ -102,6 +100,24 @@ def test_what_adapters_learned_is_in_the_checkpoint(family: str, tmp_path: Path)
     assert not torch.allclose(model(**batch), other(**batch), atol=1e-4)
     other.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True))
     assert torch.equal(model(**batch), other(**batch))
+
+
+@has_peft
+def test_adapters_go_on_top_of_what_the_tiny_one_learned(tmp_path: Path) -> None:
+    learned = net.build(network("seq2seq"), SPEC, seed=3).eval()
+    batch = inputs("seq2seq")
+    save_model(learned, str(tmp_path / "w.safetensors"))
+    own = network("seq2seq", weights=str(tmp_path / "w.safetensors"), lora=4)
+    model = net.build(own, SPEC, seed=0).eval()
+    assert torch.allclose(model(**batch), learned(**batch), atol=1e-6)
+    assert any(p.requires_grad for p in model.parameters())
+
+
+@has_peft
+def test_adapters_do_not_move_what_else_is_drawn() -> None:
+    """The encoder's head is that of the same seed without adapters."""
+    plain, model = (net.build(network("encoder", lora=r), SPEC, seed=0) for r in (0, 4))
+    assert torch.equal(model.head.weight, plain.head.weight)
 
 
 @every

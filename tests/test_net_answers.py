@@ -2,21 +2,30 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
 )
 
 from annorun import net
-from annorun.net_text import AnswerLM, AnswerRows
+from annorun.net_text import AnswerLM, AnswerRows, AnswerT5
 from annorun.votes import TaskSpec
 
 SPEC = TaskSpec(kind="choice", n_classes=4, n_annotators=3)
@@ -26,6 +35,9 @@ IDS = [ord(letter) + 3 for letter in "abcd"]
 TRUTH = torch.tensor([2, 0])
 START = torch.zeros(2, 1, dtype=torch.long)
 VOCABULARY, WIDTH = 384, 16
+SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+SMALL |= {"num_attention_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+ASKED = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3).long()}
 
 
 def tokens(texts: list[str]) -> dict[str, Tensor]:
@@ -202,3 +214,48 @@ def test_what_answers_is_no_part_of_the_state(tmp_path: Path) -> None:
     whole = saved_t5(tmp_path, tied=True)
     names = {k.removeprefix("t5.") for k in built("seq2seq", tmp_path).state_dict()}
     assert names == set(whole.state_dict()) - {"lm_head.weight"}
+
+
+def test_a_bias_of_the_output_layer_counts() -> None:
+    torch.manual_seed(0)
+    lm = PhiForCausalLM(PhiConfig(**SMALL)).eval()
+    torch.nn.init.normal_(lm.lm_head.bias)
+    expected = lm(**ASKED).logits[:, -1, [10, 12]]
+    assert torch.allclose(
+        AnswerLM(copy.deepcopy(lm), [10, 12]).eval()(**ASKED), expected, atol=1e-5
+    )
+
+
+def test_rows_are_the_matrix_and_not_what_an_input_layer_makes_of_it() -> None:
+    """Gemma 3 multiplies its embeddings by sqrt(d), and not its output matrix."""
+    torch.manual_seed(0)
+    lm = Gemma3ForCausalLM(Gemma3TextConfig(**SMALL, num_key_value_heads=1, head_dim=8)).eval()
+    expected = lm(**ASKED).logits[:, -1, [10, 12]]
+    assert torch.allclose(
+        AnswerLM(copy.deepcopy(lm), [10, 12]).eval()(**ASKED), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "whole"),
+    [(MT5Config, MT5ForConditionalGeneration), (UMT5Config, UMT5ForConditionalGeneration)],
+)
+def test_relatives_of_t5_answer_as_they_do(config: Any, whole: Any) -> None:
+    torch.manual_seed(0)
+    t5 = whole(
+        config(
+            vocab_size=50,
+            d_model=16,
+            d_kv=8,
+            d_ff=16,
+            num_layers=1,
+            num_heads=2,
+            decoder_start_token_id=0,
+        )
+    ).eval()
+    expected = t5(**ASKED, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[
+        :, 0, [10, 12]
+    ]
+    assert torch.allclose(
+        AnswerT5(copy.deepcopy(t5), [10, 12]).eval()(**ASKED), expected, atol=1e-5
+    )

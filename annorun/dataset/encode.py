@@ -30,7 +30,7 @@ def encode(
         tokenizer: for texts; None for features and images.
         prompt: how a question, its options and perhaps its context become one text.
         max_length: tokens of a text, at most. A text loses its end, a prompt its beginning: the
-            options stand at its end.
+            options stand at its end. Of a pair the longer one loses its beginning.
         pairs: a question and each of its options apart, (n_items, K, length), for an encoder.
     """
     if "x" in items.inputs:

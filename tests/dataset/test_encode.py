@@ -163,3 +163,13 @@ def test_lengths_and_trimming_of_texts_and_of_pairs() -> None:
     short = trim({k: v[:1] for k, v in inputs.items()})
     assert short["input_ids"].tolist() == [[[5, 5], [5, 0]]]
     assert short["attention_mask"].tolist() == [[[1, 1], [1, 0]]]
+
+
+def test_long_pairs_are_cut_in_silence(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    items = Items(
+        "choice", {"question": ["why " * 60], "options": [["x", "y"]]}, np.array(["train"]), 2
+    )
+    encode(items, tokenizer("tiny"), "{question} {options}", 64, pairs=True)
+    assert "overflowing" not in capfd.readouterr().err + caplog.text
