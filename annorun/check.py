@@ -30,7 +30,7 @@ GIVEN = {
 MUST_TAKE = {"noise": "truth", "method.aggregator": "votes", "method.module": "spec"}
 TEXT = {"prompt": "str", "max_length": "Count"}
 DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", **TEXT}}
-PROVIDES = ("truth", "votes", "groups", "soft", "explanations", "clean")
+PROVIDES = ("truth", "votes", "groups", "soft", "explanations")
 KINDS = ("choice", "text", "features", "image", "explain", "votes")
 
 
@@ -146,10 +146,11 @@ def _declarations(dataset: dict[str, Any]) -> list[str]:
 def _is_prompt(prompt: Any) -> bool:
     """Say whether a question, its options and perhaps its context can be filled in, no more."""
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None]
+        parts = [part[1:] for part in string.Formatter().parse(prompt) if part[1] is not None]
     except (TypeError, ValueError):
         return False
-    return set(fields) - {"context"} == {"question", "options"}
+    plain = all(not spec and conversion is None for _, spec, conversion in parts)
+    return plain and {name for name, _, _ in parts} - {"context"} == {"question", "options"}
 
 
 def _pairs(config: dict[str, Any]) -> list[str]:
@@ -205,26 +206,28 @@ def _pairs(config: dict[str, Any]) -> list[str]:
 def _files(config: dict[str, Any]) -> list[str]:
     found = []
     path = config["dataset"].get("path")
-    # what is not there may be on the hub: its reader says
-    elsewhere = config["dataset"].get("hub") is not None
+    # what is not there may be on the hub, unless somebody says where it is
+    given = any(line.startswith("dataset.path=") for line in config["overrides"])
+    elsewhere = config["dataset"].get("hub") is not None and not given
     there = not isinstance(path, str) or path == "???" or Path(path).expanduser().exists()
     if not there and not elsewhere:
         found.append(
             f"dataset.path={path}: no such file or folder (below {Path.cwd()}); "
             "allowed is a path that exists, "
-            "or set ANNORUN_DATA to the folder that holds the data sets"
+            "or set ANNORUN_DATA to the folder that holds the data sets "
+            "(scripts/fetch_data.py gets them)"
         )
     used = family(config)
     model = config["model_size"].get(used) if used else None
-    if (
-        isinstance(model, str)
-        and is_path(model)
-        and not (Path(model).expanduser() / "config.json").is_file()
-    ):
-        found.append(
-            f"model_size.{used}={model}: no config.json there; "
-            "allowed is a model's folder or a hub name"
-        )
+    if isinstance(model, str) and is_path(model):
+        place = Path(model).expanduser()
+        if place.suffix == ".gguf" and not place.is_file():
+            found.append(f"model_size.{used}={model}: no such file; allowed is one that exists")
+        elif place.suffix != ".gguf" and not (place / "config.json").is_file():
+            found.append(
+                f"model_size.{used}={model}: no config.json there; "
+                "allowed is a model's folder or a hub name"
+            )
     name = Path(config["name"])
     if not name.parts or name.is_absolute() or ".." in name.parts:
         found.append(f"name={config['name']}: allowed is the name of a folder below out_root")
@@ -238,5 +241,7 @@ def _files(config: dict[str, Any]) -> list[str]:
 
 
 def is_path(model: str) -> bool:
-    """Say whether a model's name means a local folder: as written, or because it is there."""
-    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
+    """Say whether a model's name means a local place: as written, or because it is there."""
+    if model.startswith("package:"):
+        return False
+    return model.startswith(("/", ".", "~")) or model.endswith(".gguf") or Path(model).is_dir()

@@ -11,7 +11,6 @@ them so. Weights are float32 whatever the checkpoint's dtype; the trainer's prec
 
 import importlib.util
 import logging
-import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from annorun.errors import ConfigError
 from annorun.net_small import FeatureNet, ImageNet
 from annorun.net_text import AnswerLM, AnswerT5, ChoiceEncoder, TextEncoder
 from annorun.seeds import child
-from annorun.votes import TaskSpec
+from annorun.votes import LETTERS, TaskSpec
 
 TINY_T5: dict[str, Any] = {
     "vocab_size": 256 + 3,
@@ -57,8 +56,8 @@ TINY_LLAMA: dict[str, Any] = {
     "intermediate_size": 128,
     "max_position_embeddings": 2048,
 }
-# a letter each, so the answers are single bytes for the byte-level tokenizer
-LETTERS = string.ascii_lowercase
+# of Granite, Cohere, Gemma 2: what their own forward does to the logits, and ours does not
+RESCALED = ("logits_scaling", "logit_scale", "final_logit_softcapping")
 
 
 @contextmanager
@@ -160,6 +159,8 @@ def _encoder(model: str) -> Any:
         return BertModel(BertConfig(**TINY_BERT), add_pooling_layer=False)
     with _readable(model):
         encoder = AutoModel.from_pretrained(**_place(model), dtype=torch.float32)
+        if encoder.config.is_encoder_decoder:
+            raise TypeError(f"{type(encoder).__name__} is no encoder alone")
     if getattr(encoder, "pooler", None) is not None:
         # a layer over the first token for BERT's own second task; none of ours reads it
         encoder.pooler = None
@@ -168,11 +169,18 @@ def _encoder(model: str) -> Any:
 
 def _causal(model: str) -> Any:
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if model == "tiny":
         return LlamaForCausalLM(LlamaConfig(**TINY_LLAMA))
     with _readable(model):
-        return AutoModelForCausalLM.from_pretrained(**_place(model), dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_pretrained(**_place(model), dtype=torch.float32)
+        if lm.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise TypeError(f"{type(lm).__name__} reads both ways")
+        changed = [k for k in RESCALED if getattr(lm.config, k, None) not in (None, 1.0)]
+        if changed:
+            raise TypeError(f"{type(lm).__name__} changes its logits by {changed[0]}")
+    return lm
 
 
 def near_sighted(t5: Any) -> nn.Module:

@@ -38,11 +38,12 @@ class AnswerRows(nn.Module):
         state: Tensor,  # (batch, d)
         embeddings: nn.Module,
     ) -> Tensor:  # (batch, K)
-        """Return the K logits."""
+        """Return the K logits, float32 whatever the trainer's precision: in bfloat16 they tie."""
         # not by its forward: Gemma's scales
         whole: Any = embeddings
         rows = whole.weight[self.ids] if self.weight is None else self.weight
-        return nn.functional.linear(state, rows, self.bias)
+        with torch.autocast(state.device.type, enabled=False):
+            return nn.functional.linear(state.float(), rows.float(), self.bias)
 
 
 class AnswerT5(nn.Module):
@@ -109,7 +110,8 @@ class TextEncoder(nn.Module):
     def __init__(self, encoder: Any, n_outputs: int, pooling: str):
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
-        self.positions: int = encoder.config.max_position_embeddings
+        # some have no end
+        self.positions: int = getattr(encoder.config, "max_position_embeddings", sys.maxsize)
         self.head = nn.Linear(encoder.config.hidden_size, n_outputs)
 
     def state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -133,7 +135,8 @@ class TextEncoder(nn.Module):
         if x is None:
             assert input_ids is not None and attention_mask is not None
             x = self.state(input_ids, attention_mask)
-        logits: Tensor = self.head(x)
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.head(x.float())
         return logits
 
 

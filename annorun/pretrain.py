@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from annorun import net
 from annorun.dataset import synthetic_qa as qa
-from annorun.dataset.encode import encode, trim
+from annorun.dataset.module import encode, trim
 from annorun.seeds import rng
 from annorun.votes import Items, TaskSpec
 

@@ -59,6 +59,9 @@ def identity(config: dict[str, Any]) -> str:
         model = config["model_size"][used]
         if used == "encoder":
             kept["model_size"]["pooling"] = config["model_size"]["pooling"]
+            # of a prompt, an encoder takes the context or leaves it
+            if prompt := config["dataset"].get("prompt"):
+                kept["dataset"]["prompt"] = "{context}" in prompt
         if used in TRANSFORMERS:
             kept["model_size"]["lora"] = config["model_size"]["lora"]
         kept["model_size"][used] = checksum(Path(model).expanduser()) if is_path(model) else model

@@ -106,6 +106,11 @@ def load(c: dict[str, Any]) -> Crowd:
     reader = {k: v for k, v in c["dataset"].items() if k not in check.DECLARED["dataset"]}
     items, votes = build(reader, rng=rng(seed, "dataset"))
     train = np.flatnonzero(items.split == "train")
+    if "{context}" in c["dataset"].get("prompt", "") and "context" not in items.inputs:
+        raise ConfigError(
+            f"dataset.prompt={c['dataset']['prompt']}: the data have no context; "
+            "allowed is a text with {question} and {options} alone"
+        )
     if votes is not None and votes.group is None and "groups" in c["method"]["needs"]:
         raise ConfigError(
             f"method={c['choices']['method']}: needs groups, and the data have none; allowed is "

@@ -149,9 +149,10 @@ class Training:
         return asked
 
     def _weights(self, used: str | None) -> str | None:
-        """Return the file of what the tiny T5 learned beforehand, from data that give it that."""
+        """Return the file of what the tiny T5 learned beforehand, of the questions that it met."""
         size, dataset = self.c["model_size"], self.c["dataset"]
-        known = used == "seq2seq" and size["seq2seq"] == "tiny" and "clean" in dataset["provides"]
+        taught = dataset.get("_target_", "").endswith(".synthetic_qa")
+        known = used == "seq2seq" and size["seq2seq"] == "tiny" and taught
         if not known or size["start"] == "scratch":
             return None
         from annorun.pretrain import tiny_weights

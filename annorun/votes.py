@@ -18,6 +18,8 @@ from annorun.errors import ConfigError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+# what the options of a question are called: a token each, or a byte for the byte-level tokenizer
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Kind = Literal["choice", "text", "features", "image", "explain", "votes"]
 
 

@@ -217,21 +217,23 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets; none: list them")
     parser.add_argument("--to", metavar="FOLDER", help="default: ${ANNORUN_DATA:-data}")
-    parser.add_argument("--model", metavar="SIZE", help="the networks of a conf/model_size")
+    sizes = sorted(path.stem for path in SIZES.glob("*.yaml"))
+    parser.add_argument(
+        "--model", metavar="SIZE", nargs="+", default=[], help="the networks of a conf/model_size"
+    )
     asked = parser.parse_args(words)
-    known, sizes = sources(), sorted(path.stem for path in SIZES.glob("*.yaml"))
+    known = sources()
     faults = [unknown(name, list(known)) for name in asked.names if name not in known]
-    if asked.model is not None and asked.model not in sizes:
-        faults.append(f"--model {unknown(asked.model, sizes)}")
+    faults += [f"--model {unknown(size, sizes)}" for size in asked.model if size not in sizes]
     if faults:
         print("\n".join(faults), file=sys.stderr)
         return 2
-    if not asked.names and asked.model is None:
+    if not asked.names and not asked.model:
         print(listing(known))
         return 0
     to = Path(asked.to or os.environ.get("ANNORUN_DATA", "data")).expanduser()
     code = get(list(dict.fromkeys(asked.names)), known, to) if asked.names else 0
-    return max(code, model(asked.model) if asked.model is not None else 0)
+    return max([code, *(model(size) for size in asked.model)])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from annorun import net, results, training
-from annorun.dataset.encode import encode
+from annorun import config, net, results, training
+from annorun.dataset.module import encode
 from annorun.errors import ConfigError
 from annorun.run import run
 from annorun.votes import Items, TaskSpec
@@ -283,3 +283,33 @@ def test_a_model_that_cannot_be_reached_is_one_line_and_leaves_nothing(
         step(compose, questions, "model_size=small")
     assert len(error.value.faults) == 1 and "\n" not in error.value.faults[0]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_prompt_with_a_context_that_the_data_lack_is_refused_before_a_network_is_built(
+    compose: Compose, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "build", None)
+    words = ["dataset=openbookqa", f"dataset.path='{questions}'"]
+    with pytest.raises(ConfigError, match="the data have no context; allowed is"):
+        run(compose(*words, "dataset.prompt='{context} {question} {options}'"))
+
+
+def test_an_encoder_reads_no_prompt_and_its_words_make_no_other_run(compose: Compose) -> None:
+    def of(family: str, prompt: str) -> str:
+        words = [f"model_size.family={family}", f"dataset.prompt='{prompt}'"]
+        return results.identity(config.plain(compose(*words)))
+
+    first, second = "{question} {options}", "Say: {question} {options}"
+    assert of("encoder", first) == of("encoder", second)
+    assert of("causal", first) != of("causal", second)
+    assert of("encoder", first) != of("encoder", "{context} {question} {options}")
+
+
+@every
+def test_logits_are_no_bfloat16(family: str) -> None:
+    """Of 16 bits, 8 are left for the size of a logit: the best two of K would often tie."""
+    model = net.build(network(family), SPEC, seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(**inputs(family))
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from transformers import T5Config, T5ForConditionalGeneration
 
 from annorun import config, net
-from annorun.dataset import encode
+from annorun.dataset import encode, module
 from annorun.errors import ConfigError
 from annorun.votes import Items, TaskSpec
 
@@ -186,7 +186,7 @@ def test_a_question_reaches_a_flan_t5_as_its_own_tokens(flan: Path) -> None:
     items = Items("choice", inputs, np.array(["test", "test"]), 4)
     assert encode.prompts(items, asked.prompt)[0] == FILLED
     tokenizer = net.tokenizer(str(flan))
-    made = encode.encode(items, tokenizer, asked.prompt, asked.max_length)
+    made = module.encode(items, tokenizer, asked.prompt, asked.max_length)
     ids = made["input_ids"][0].tolist()
     # T5's vocabulary has no new line: it reads as a blank; its last token is </s>
     assert ids[-1] == tokenizer.eos_token_id == 1 and tokenizer.unk_token_id not in ids

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from annorun import net, net_text
-from annorun.dataset.encode import encode
+from annorun.dataset.module import encode
 from annorun.errors import ConfigError
 from annorun.method.multi_task import MultiTask
 from annorun.votes import Items, TaskSpec

@@ -14,7 +14,6 @@ import numpy as np
 
 from annorun.dataset.popquorn import refuse
 from annorun.dataset.questions import (
-    LETTERS,
     Question,
     Row,
     Source,
@@ -29,7 +28,7 @@ from annorun.dataset.questions import (
 )
 from annorun.errors import ConfigError
 from annorun.kinds import Count
-from annorun.votes import Items
+from annorun.votes import LETTERS, Items
 
 OPENBOOKQA = Source(
     name="openbookqa",

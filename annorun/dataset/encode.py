@@ -1,58 +1,75 @@
-"""From items to tensors: texts and prompts become tokens once, before training."""
+"""From items to arrays: texts and prompts become tokens once, before training."""
 
-import string
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from annorun.errors import ConfigError
-from annorun.votes import Ints, Items
+from annorun.votes import LETTERS, Items
 
-LETTERS = string.ascii_lowercase
+Columns = dict[str, NDArray[Any]]
 MAX_TOKENS = 512
 
 
-def encode(
+def columns(
     items: Items,
     tokenizer: Any,
     prompt: str,
     max_length: int = MAX_TOKENS,
     pairs: bool = False,
-) -> dict[str, Tensor]:
-    """Return the network's inputs for all items, as tensors of n_items rows.
+) -> Columns:
+    """Return the network's inputs for all items, n_items rows each.
 
     Args:
         items: what is asked.
         tokenizer: for texts; None for features and images.
         prompt: how a question, its options and perhaps its context become one text.
         max_length: tokens of a text, at most. A text loses its end, a prompt its beginning: the
-            options stand at its end. Of a pair the longer one loses its beginning.
+            options stand at its end. Of a pair the question does.
         pairs: a question and each of its options apart, (n_items, K, length), for an encoder.
+
+    Raises:
+        ConfigError: the options of an item alone are longer than that.
     """
     if "x" in items.inputs:
-        x: NDArray[np.float32] = items.inputs["x"]
-        return {"x": torch.from_numpy(x)}
-    cut = {"truncation": True, "max_length": max_length}
+        return {"x": items.inputs["x"]}
     if items.kind == "text":
-        return padded(tokenizer(list(items.inputs["text"]), **cut)["input_ids"], tokenizer)
+        cut = tokenizer(list(items.inputs["text"]), truncation=True, max_length=max_length)
+        return padded(cut["input_ids"], tokenizer)
     tokenizer.truncation_side = "left"
     if not pairs:
-        return padded(tokenizer(prompts(items, prompt), **cut)["input_ids"], tokenizer)
+        cut = tokenizer(prompts(items, prompt), truncation=True, max_length=max_length)
+        full = np.flatnonzero([len(row) >= max_length for row in cut["input_ids"]])
+        ends = prompts(items, prompt[prompt.index("{options}") :])
+        needed = [len(tokenizer(ends[i])["input_ids"]) for i in full]
+        refuse_long(needed, max_length)
+        return padded(cut["input_ids"], tokenizer)
     options = items.inputs["options"]
     asked = [q for q, given in zip(questions(items, prompt), options, strict=True) for _ in given]
     offered = [option for given in options for option in given]
-    flat = padded(tokenizer(asked, offered, **cut)["input_ids"], tokenizer)
-    return {k: v.view(len(items), items.n_classes, -1) for k, v in flat.items()}
+    needed = [len(row) for row in tokenizer([""] * len(offered), offered)["input_ids"]]
+    refuse_long(needed, max_length)
+    cut = tokenizer(asked, offered, truncation="only_first", max_length=max_length)
+    flat = padded(cut["input_ids"], tokenizer)
+    return {k: v.reshape(len(items), items.n_classes, -1) for k, v in flat.items()}
+
+
+def refuse_long(needed: list[int], max_length: int) -> None:
+    """Raise ConfigError where options and what stands after them want more tokens than allowed."""
+    long = sum(n > max_length for n in needed)
+    if long:
+        raise ConfigError(
+            f"dataset.max_length={max_length}: {long} items would lose a part of their options; "
+            f"allowed is {max(needed)} or more"
+        )
 
 
 def prompts(items: Items, prompt: str) -> list[str]:
     """Return one text an item: the prompt, filled in."""
     options = [
-        " ".join(f"({letter}) {o}" for letter, o in zip(LETTERS, given, strict=False))
+        " ".join(f"({letter}) {o}" for letter, o in zip(LETTERS[: len(given)], given, strict=True))
         for given in items.inputs["options"]
     ]
     pairs = zip(items.inputs["question"], options, contexts(items, prompt), strict=True)
@@ -69,49 +86,16 @@ def contexts(items: Items, prompt: str) -> Sequence[str]:
     """Return the contexts that the prompt wants; empty ones where it wants none."""
     if "{context}" not in prompt:
         return [""] * len(items)
-    if "context" not in items.inputs:
-        raise ConfigError(
-            f"dataset.prompt={prompt}: the data have no context; "
-            "allowed is a text with {question} and {options} alone"
-        )
     found: Sequence[str] = items.inputs["context"]
     return found
 
 
-def padded(rows: list[list[int]], tokenizer: Any) -> dict[str, Tensor]:
-    """Return rows of tokens as tensors, padded on the right."""
+def padded(rows: list[list[int]], tokenizer: Any) -> Columns:
+    """Return rows of tokens as arrays, padded on the right."""
     length = np.array([len(row) for row in rows])
     # a causal model's tokenizer may have no padding; what is masked may be any token
-    fill = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    fill = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids = np.full((len(rows), length.max(initial=1)), fill, dtype=np.int64)
     mask = np.arange(ids.shape[1]) < length[:, None]
     ids[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-    }
-
-
-def lengths(inputs: dict[str, Tensor], n_items: int) -> Ints:
-    """Return how many tokens each item has, of K options the longest, (n_items,); 0 for others."""
-    if "attention_mask" not in inputs:
-        return np.zeros(n_items, dtype=np.int64)
-    found: Ints = inputs["attention_mask"].sum(dim=-1).view(n_items, -1).amax(dim=1).numpy()
-    return found
-
-
-def trim(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cut padding columns that no item of the batch uses."""
-    if "attention_mask" not in inputs:
-        return inputs
-    longest = int(inputs["attention_mask"].sum(dim=-1).max())
-    return {k: v[..., :longest] for k, v in inputs.items()}
-
-
-def standardised(
-    x: Tensor,  # (n_items, n_features)
-    train: Ints,  # (n_train,)
-) -> Tensor:  # (n_items, n_features)
-    """Return features of mean 0, deviation 1 over the training items; constant ones only moved."""
-    std = x[train].std(dim=0, correction=0)
-    return (x - x[train].mean(dim=0)) / torch.where(std > 0, std, 1.0)
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
-from annorun.dataset.encode import MAX_TOKENS, encode, lengths, standardised, trim
+from annorun.dataset.encode import MAX_TOKENS, columns
 from annorun.errors import ConfigError
 from annorun.seeds import child, rng
 from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
@@ -35,7 +35,7 @@ class CrowdData(L.LightningDataModule):
         data_seed: its child `validation` draws them.
         seed: its child `order` shuffles.
         max_length: tokens of a text, at most.
-        pairs: see `encode`.
+        pairs: see `annorun.dataset.encode.columns`.
         bucket: batches that are sorted by length among themselves.
     """
 
@@ -182,3 +182,36 @@ def hold_out(index: Ints, share: float, data_seed: int) -> tuple[Ints, Ints]:
     n = min(round(share * len(index)), len(index) - 1)
     drawn = rng(data_seed, "validation").permutation(index)
     return np.sort(drawn[n:]), np.sort(drawn[:n])
+
+
+def encode(
+    items: Items, tokenizer: Any, prompt: str, max_length: int = MAX_TOKENS, pairs: bool = False
+) -> dict[str, Tensor]:
+    """Return `annorun.dataset.encode.columns` as tensors."""
+    found = columns(items, tokenizer, prompt, max_length, pairs)
+    return {k: torch.from_numpy(v) for k, v in found.items()}
+
+
+def lengths(inputs: dict[str, Tensor], n_items: int) -> Ints:
+    """Return how many tokens each item has, of K options the longest, (n_items,); 0 for others."""
+    if "attention_mask" not in inputs:
+        return np.zeros(n_items, dtype=np.int64)
+    found: Ints = inputs["attention_mask"].sum(dim=-1).view(n_items, -1).amax(dim=1).numpy()
+    return found
+
+
+def trim(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Cut padding columns that no item of the batch uses."""
+    if "attention_mask" not in inputs:
+        return inputs
+    longest = int(inputs["attention_mask"].sum(dim=-1).max())
+    return {k: v[..., :longest] for k, v in inputs.items()}
+
+
+def standardised(
+    x: Tensor,  # (n_items, n_features)
+    train: Ints,  # (n_train,)
+) -> Tensor:  # (n_items, n_features)
+    """Return features of mean 0, deviation 1 over the training items; constant ones only moved."""
+    std = x[train].std(dim=0, correction=0)
+    return (x - x[train].mean(dim=0)) / torch.where(std > 0, std, 1.0)

@@ -15,7 +15,6 @@ import numpy as np
 
 from annorun.dataset.popquorn import refuse
 from annorun.dataset.questions import (
-    LETTERS,
     Question,
     Row,
     Source,
@@ -27,7 +26,7 @@ from annorun.dataset.questions import (
     lines_of,
     located,
 )
-from annorun.votes import Items
+from annorun.votes import LETTERS, Items
 
 FILES = (("train.jsonl", "train-labels.lst"), ("valid.jsonl", "valid-labels.lst"))
 TEXTS = ("goal", "sol1", "sol2")

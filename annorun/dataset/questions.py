@@ -22,8 +22,6 @@ from annorun.dataset.popquorn import text_of
 from annorun.errors import ConfigError
 from annorun.votes import Bools, Items
 
-LETTERS = "abcde"
-
 
 @dataclass(frozen=True)
 class Source:
@@ -80,6 +78,7 @@ def located(path: str, hub: str | None, source: Source) -> Path | None:
     """
     folder = Path(path).expanduser()
     if hub is not None and not folder.exists():
+        print(f"{folder} is not there: reading {hub} from the hub or its cache", flush=True)
         return None
     missing = [name for name in source.files if not (folder / name).is_file()]
     if missing:

@@ -78,8 +78,9 @@ def _refuse_missing(folder: Path) -> None:
         raise ConfigError(
             f"dataset.path: in {folder} (looked in {folder.absolute()}) there is no "
             f"{', '.join(missing)}; expected: {', '.join(wanted)}, as in data/Sentiment of "
-            f"github.com/fmenat/PyLearningCrowds; set dataset.path=FOLDER to their folder, "
-            f"or ANNORUN_DATA to the folder that holds it as sentiment_polarity/"
+            f"github.com/fmenat/PyLearningCrowds; `python scripts/fetch_data.py "
+            f"sentiment_polarity` gets them; set dataset.path=FOLDER to their folder, or "
+            f"ANNORUN_DATA to the folder that holds it as sentiment_polarity/"
         )
 
 

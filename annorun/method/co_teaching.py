@@ -3,7 +3,7 @@
 Han et al.: Co-teaching, NeurIPS 2018, Algorithm 1. The loss is `annorun.objective.small_loss`. The
 first network starts as the other methods' one network does at the same seed, the second from a
 child of that seed. Networks that are taken whole from a file (a T5 without a head of its own) are
-parted by their dropout alone; without it they would stay alike, and are refused.
+parted by their dropout; where there is none, the second starts a little off (`part`).
 
 Deviations from the paper and its code:
 
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from annorun import net
-from annorun.errors import ConfigError
 from annorun.kinds import Probability, Share
 from annorun.method.base import Batch, Method
 from annorun.objective.small_loss import exchanged_loss, kept
@@ -45,6 +44,14 @@ def alike(first: nn.Module, second: nn.Module) -> bool:
     return not parted and all(torch.equal(a, b) for a, b in pairs)
 
 
+@torch.no_grad()
+def part(network: nn.Module) -> None:
+    """Move every weight that learns by a hundredth of its tensor's deviation."""
+    for weight in network.parameters():
+        if weight.requires_grad and weight.numel() > 1:
+            weight.add_(torch.randn_like(weight), alpha=0.01 * float(weight.std()))
+
+
 class CoTeaching(Method):
     """Two networks that teach each other.
 
@@ -53,9 +60,6 @@ class CoTeaching(Method):
         target: what is learned, as in `Classifier`; never gold.
         forget: tau, the share of a batch's terms that is left out in the end.
         ramp: the share of all steps over which it rises from 0.
-
-    Raises:
-        ConfigError: nothing would part the networks.
     """
 
     net: Pair
@@ -74,10 +78,8 @@ class CoTeaching(Method):
         self.target, self.forget, self.ramp = target, forget, ramp
         self.net = Pair([self.net, net.build(network, self.spec, child(seed, "second"))])
         if alike(*self.net):
-            raise ConfigError(
-                "method=co_teaching: both networks start from the same file and have no dropout, "
-                "so they stay alike; allowed is model_size.start=scratch, or one with dropout"
-            )
+            with net.seeded(seed, "second"):
+                part(self.net[1])
 
     def networks(self) -> list[nn.Module]:
         """Return both, the first first."""

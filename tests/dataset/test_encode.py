@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from annorun import config
-from annorun.dataset.encode import encode, lengths, padded, prompts, questions, trim
+from annorun.dataset.encode import padded, prompts, questions
+from annorun.dataset.module import encode, lengths, trim
 from annorun.errors import ConfigError
 from annorun.net import tokenizer
 from annorun.votes import Items
@@ -116,11 +117,27 @@ def test_context_stands_where_the_prompt_says_and_before_a_pairs_question() -> N
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_a_context_that_is_not_there_is_refused(pairs: bool) -> None:
-    with pytest.raises(ConfigError, match="the data have no context; allowed is") as error:
-        encode(items(), tokenizer("tiny"), CONTEXT, pairs=pairs)
+def test_options_are_never_cut(pairs: bool) -> None:
+    """The options alone decide what is too little: a question may lose all but its end."""
+    asked = items()
+    shortest = next(n for n in range(1, 200) if not refused(asked, n, pairs))
+    made = encode(asked, tokenizer("tiny"), "{question} {options}!", shortest, pairs=pairs)
+    assert int(made["attention_mask"].sum(dim=-1).max()) == shortest
+    with pytest.raises(ConfigError) as error:
+        encode(asked, tokenizer("tiny"), "{question} {options}!", shortest - 1, pairs=pairs)
     (line,) = error.value.faults
-    assert line.startswith("dataset.prompt=Context:")
+    assert line.endswith(f"would lose a part of their options; allowed is {shortest} or more")
+    # of bytes, with the end's token; of a pair, the option has one each
+    text = max(len("(a) an ash, perhaps (b) yew!"), len("(a) oak (b) elm!")) + 1
+    assert shortest == (len("an ash, perhaps") + 2 if pairs else text)
+
+
+def refused(asked: Items, max_length: int, pairs: bool) -> bool:
+    try:
+        encode(asked, tokenizer("tiny"), "{question} {options}!", max_length, pairs=pairs)
+    except ConfigError:
+        return True
+    return False
 
 
 def test_pubmedqas_prompt_wants_a_context() -> None:

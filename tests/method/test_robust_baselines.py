@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import save_model
 from torch.nn.functional import cross_entropy
 
 from annorun import net
@@ -168,7 +169,7 @@ def test_forward_refuses_an_aggregator_without_confusion_matrices(
     assert not (tmp_path / "runs").exists()
 
 
-def test_networks_that_nothing_parts_are_refused() -> None:
+def test_networks_that_nothing_parts_start_a_little_apart(tmp_path: Path) -> None:
     network = {"family": "seq2seq", "model": "tiny", "weights": None}
     spec = TaskSpec(kind="choice", n_classes=3, n_annotators=2)
     first, second = net.build(network, spec, seed=0), net.build(network, spec, seed=0)
@@ -177,6 +178,14 @@ def test_networks_that_nothing_parts_are_refused() -> None:
     shape = TaskSpec(kind="features", n_classes=3, n_annotators=2, input_shape=(5,))
     same = [net.build({"family": "features", "model": "tiny"}, shape, seed=0) for _ in range(2)]
     assert not alike(*same), "dropout parts them"
+    save_model(first, str(tmp_path / "w.safetensors"))
+    learned = network | {"weights": str(tmp_path / "w.safetensors")}
+    keys = {"target": "votes", "forget": 0.2, "ramp": 0.1}
+    one, other = CoTeaching(spec, learned, optimizer(), seed=0, **keys).networks()
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), first.parameters(), strict=True))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        moved = (a - b).std() / a.std()
+        assert 0.005 < moved < 0.02 or a.std() == 0
 
 
 def test_forward_takes_the_identity_for_annotators_without_an_estimate(tmp_path: Path) -> None:
