@@ -90,9 +90,9 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
             t5 = _t5(model)
             net: nn.Module = AnswerT5(t5, answer_ids(tokenizer(model), outputs))
         elif family == "causal":
+            lm = _causal(model)
             # a prompt's end and the answer are two words
-            ids = answer_ids(tokenizer(model), outputs, before=" ")
-            net = AnswerLM(_causal(model), ids)
+            net = AnswerLM(lm, answer_ids(tokenizer(model), outputs, before=" "))
         elif family == "encoder":
             encoder = _encoder(model)
             if spec.kind == "choice":

@@ -9,8 +9,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MT5Config,
@@ -25,6 +31,7 @@ from transformers import (
 )
 
 from annorun import net
+from annorun.errors import ConfigError
 from annorun.net_text import AnswerLM, AnswerRows, AnswerT5
 from annorun.votes import TaskSpec
 
@@ -259,3 +266,29 @@ def test_relatives_of_t5_answer_as_they_do(config: Any, whole: Any) -> None:
     assert torch.allclose(
         AnswerT5(copy.deepcopy(t5), [10, 12]).eval()(**ASKED), expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("whole", "config", "why"),
+    [
+        (GraniteForCausalLM, GraniteConfig(**SMALL, logits_scaling=8.0), "logits_scaling"),
+        (Gemma2ForCausalLM, Gemma2Config(**SMALL, head_dim=8), "final_logit_softcapping"),
+        (BertForMaskedLM, BertConfig(**SMALL), "reads both ways"),
+    ],
+)
+def test_what_would_answer_otherwise_is_refused(
+    whole: Any, config: Any, why: str, tmp_path: Path
+) -> None:
+    whole(config).save_pretrained(tmp_path)
+    net.tokenizer("tiny").save_pretrained(tmp_path)
+    network = {"family": "causal", "model": str(tmp_path), "weights": None}
+    with pytest.raises(ConfigError, match=f"cannot be loaded .*{why}") as error:
+        net.build(network, SPEC, seed=0)
+    assert len(error.value.faults) == 1
+
+
+def test_an_encoder_that_wants_a_decoder_is_refused(tmp_path: Path) -> None:
+    saved_t5(tmp_path, tied=True)
+    network = {"family": "encoder", "model": str(tmp_path), "pooling": "mean", "frozen": False}
+    with pytest.raises(ConfigError, match="is no encoder alone"):
+        net.build(network, SPEC, seed=0)

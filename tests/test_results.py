@@ -67,6 +67,17 @@ def test_what_can_change_the_result_is_in_the_identity(
     assert identity("dataset=digits", override) != identity("dataset=digits")
 
 
+def test_a_gguf_files_content_counts(
+    identity: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, found = ["model_size.family=causal", "model_size.causal=own.gguf"], []
+    for content in (b"one", b"two"):
+        Path("own.gguf").write_bytes(content)
+        found.append(identity(*words))
+    assert found[0] != found[1]
+
+
 def test_the_datas_content_counts_and_its_path_does_not(
     identity: Callable[..., str], table: Path, tmp_path: Path
 ) -> None:
