@@ -43,7 +43,7 @@ class AnswerRows(nn.Module):
         whole: Any = embeddings
         rows = whole.weight[self.ids] if self.weight is None else self.weight
         with torch.autocast(state.device.type, enabled=False):
-            return nn.functional.linear(state.float(), rows.float(), self.bias)
+            return nn.functional.linear(state.to(rows.dtype), rows, self.bias)
 
 
 class AnswerT5(nn.Module):
@@ -136,7 +136,7 @@ class TextEncoder(nn.Module):
             assert input_ids is not None and attention_mask is not None
             x = self.state(input_ids, attention_mask)
         with torch.autocast(x.device.type, enabled=False):
-            logits: Tensor = self.head(x.float())
+            logits: Tensor = self.head(x.to(self.head.weight.dtype))
         return logits
 
 

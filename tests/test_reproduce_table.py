@@ -88,9 +88,9 @@ def test_run_does_what_is_missing_and_once(
     go: Go, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # overrides may stand on both sides of a flag
-    words = ("realm_table1", SMALL[0], "--run", "--smoke", *SMALL[1:], "method=noisy")
+    words = ("realm_pools", SMALL[0], "--run", "--smoke", *SMALL[1:], "method=noisy")
     assert go(*words) == 0
-    place = tmp_path / "out" / "realm_table1_smoke"
+    place = tmp_path / "out" / "realm_pools_smoke"
     assert len(list(place.rglob("row.json"))) == 1
     done = ours(place / "table.csv")
     assert (done["noisy"]["seeds"], done["noisy"]["missing"]) == ("1", "0")
