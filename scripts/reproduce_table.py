@@ -105,7 +105,7 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     path = config.experiments_dir() / "expected" / f"{name}.csv"
     cells = {m: tables.collect(runs, m, tables.published(path, keys, m)) for m in metrics}
     # several tables may share the folder of their runs
-    shared = configs[0].name == _file(name).get("name", configs[0].name)
+    shared = configs[0].name == _file(name).name
     place = Path(configs[0].out_root).expanduser() / (name if shared else configs[0].name)
     place.mkdir(parents=True, exist_ok=True)
     header = [*keys, *tables.HEADER]
