@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annorun.dataset.popquorn import refuse
+from annorun.dataset.files import refuse
 from annorun.dataset.questions import (
     Question,
     Row,
@@ -137,8 +137,7 @@ def riddlesense(
         ConfigError: dev has fewer, files are missing, or what is wrong inside them, all of it.
     """
     train, dev = _read(RIDDLESENSE, path, hub, 5)
-    chosen = drawn(len(dev), n_test, len(dev), rng)
-    test = [question for question, yes in zip(dev, chosen, strict=True) if yes]
+    test, _ = drawn(dev, n_test, len(dev), rng)
     return choice_items(train, test, LETTERS[:5]), None
 
 

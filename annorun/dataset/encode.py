@@ -41,10 +41,10 @@ def columns(
     tokenizer.truncation_side = "left"
     if not pairs:
         cut = tokenizer(prompts(items, prompt), truncation=True, max_length=max_length)
-        full = np.flatnonzero([len(row) >= max_length for row in cut["input_ids"]])
-        ends = prompts(items, prompt[prompt.index("{options}") :])
-        needed = [len(tokenizer(ends[i])["input_ids"]) for i in full]
-        refuse_long(needed, max_length)
+        full = [i for i, row in enumerate(cut["input_ids"]) if len(row) >= max_length]
+        if full:
+            ends = prompts(items, prompt[prompt.index("{options}") :])
+            refuse_long([len(tokenizer(ends[i])["input_ids"]) for i in full], max_length)
         return padded(cut["input_ids"], tokenizer)
     options = items.inputs["options"]
     asked = [q for q, given in zip(questions(items, prompt), options, strict=True) for _ in given]

@@ -25,7 +25,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from annorun.dataset.popquorn import AGES, refuse, text_of
+from annorun.dataset.files import refuse, text_of
+from annorun.dataset.popquorn import AGES
 from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 

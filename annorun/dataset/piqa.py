@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from annorun.dataset.popquorn import refuse
+from annorun.dataset.files import refuse
 from annorun.dataset.questions import (
     Question,
     Row,

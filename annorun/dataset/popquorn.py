@@ -22,10 +22,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annorun.dataset.files import refuse, text_of
 from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 
-SHOWN = 20
 THRESHOLD = 3
 FOLDERS = {"offensiveness": "offensiveness", "politeness": "politeness_rating"}
 SPLITS = ("train", "val", "test")
@@ -104,30 +104,6 @@ def popquorn(
 def by_number(name: str) -> tuple[int, str]:
     """Sort 9 before 10."""
     return len(name), name
-
-
-def text_of(file: Path) -> str:
-    """Return the file's text, without the mark that Excel puts before it.
-
-    Raises:
-        ConfigError: it is not UTF-8.
-    """
-    raw = file.read_bytes()
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = 1 + raw.count(b"\n", 0, error.start)
-        raise ConfigError(
-            f"{file}, line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
-            "save the file as UTF-8"
-        ) from None
-
-
-def refuse(faults: Sequence[str]) -> None:
-    """Raise a ConfigError of the first faults and the number of the others, if there are any."""
-    if faults:
-        more = len(faults) - SHOWN
-        raise ConfigError(*faults[:SHOWN], *([f"and {more} more"] if more > 0 else []))
 
 
 def _rows(file: Path, task: str, faults: list[str]) -> list[Row]:

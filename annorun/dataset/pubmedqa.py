@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from annorun.dataset.popquorn import refuse, text_of
+from annorun.dataset.files import refuse, text_of
 from annorun.dataset.questions import (
     Question,
     Row,
@@ -66,9 +66,7 @@ def pubmedqa(
         questions = list(_questions(rows, faults))
         faults += repeated(questions)
         refuse(faults)
-        chosen = drawn(len(questions), n_test, len(questions) - 1, rng)
-        train = [q for q, yes in zip(questions, chosen, strict=True) if not yes]
-        test = [q for q, yes in zip(questions, chosen, strict=True) if yes]
+        test, train = drawn(questions, n_test, len(questions) - 1, rng)
         return choice_items(train, test, ANSWERS, context=True), None
     entries, official = (_object(folder / name, faults) for name in PUBMEDQA.files)
     rows = [
@@ -82,8 +80,7 @@ def pubmedqa(
     if not train:
         raise ConfigError(f"{folder / OFFICIAL}: names every item; needed: some that are not test")
     held = [q for q in questions if q.name in official]
-    chosen = drawn(len(held), n_test, len(held), rng)
-    test = [q for q, yes in zip(held, chosen, strict=True) if yes]
+    test, _ = drawn(held, n_test, len(held), rng)
     return choice_items(train, test, ANSWERS, context=True), None
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from annorun.dataset.popquorn import text_of
+from annorun.dataset.files import text_of
 from annorun.errors import ConfigError
-from annorun.votes import Bools, Items
+from annorun.votes import Items
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,11 @@ def located(path: str, hub: str | None, source: Source) -> Path | None:
     if hub is not None and not folder.exists():
         print(f"{folder} is not there: reading {hub} from the hub or its cache", flush=True)
         return None
+    return with_files(folder, source)
+
+
+def with_files(folder: Path, source: Source) -> Path:
+    """Return the folder, or raise ConfigError where it lacks one of the source's files."""
     missing = [name for name in source.files if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
@@ -173,17 +177,21 @@ def repeated(questions: Sequence[Question]) -> Iterator[str]:
             yield f"{question.where}: id {question.name!r} is in {first} already; needed: each once"
 
 
-def drawn(n: int, n_test: int, most: int, rng: np.random.Generator) -> Bools:
-    """Return (n,) whether each item is one of the n_test that are drawn, all as likely.
+def drawn(
+    questions: Sequence[Question], n_test: int, most: int, rng: np.random.Generator
+) -> tuple[list[Question], list[Question]]:
+    """Return n_test questions, all as likely, and the others; both in the order they had.
 
     Raises:
         ConfigError: n_test is above `most`.
     """
     if n_test > most:
         raise ConfigError(f"dataset.n_test={n_test}: allowed is 1 to {most}")
-    test: NDArray[np.bool_] = np.zeros(n, dtype=np.bool_)
-    test[rng.permutation(n)[:n_test]] = True
-    return test
+    chosen = set(rng.permutation(len(questions))[:n_test].tolist())
+    return (
+        [q for k, q in enumerate(questions) if k in chosen],
+        [q for k, q in enumerate(questions) if k not in chosen],
+    )
 
 
 def choice_items(

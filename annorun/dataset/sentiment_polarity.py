@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from annorun.dataset.popquorn import refuse
-from annorun.dataset.questions import is_text, lines_of
-from annorun.errors import ConfigError
+from annorun.dataset.files import refuse
+from annorun.dataset.questions import Source, is_text, lines_of, with_files
 from annorun.votes import Ints, Items, Votes
 
 SPLITS = ("train", "test")
@@ -19,6 +18,12 @@ CLASSES = ("negative", "positive")
 ANSWERS = "answers.txt"
 TEXT = "Sentiment_text_{}.txt"
 GOLD = "Sentiment_Z_{}.txt"
+SOURCE = Source(
+    name="sentiment_polarity",
+    origin="data/Sentiment of github.com/fmenat/PyLearningCrowds",
+    files=(ANSWERS, *(name.format(split) for split in SPLITS for name in (TEXT, GOLD))),
+    splits=SPLITS,
+)
 
 
 def sentiment_polarity(*, rng: np.random.Generator, path: str) -> tuple[Items, Votes]:
@@ -31,8 +36,7 @@ def sentiment_polarity(*, rng: np.random.Generator, path: str) -> tuple[Items, V
     Raises:
         ConfigError: files are missing, or what is wrong inside them, all of it.
     """
-    folder = Path(path).expanduser()
-    _refuse_missing(folder)
+    folder = with_files(Path(path).expanduser(), SOURCE)
     faults: list[str] = []
     texts = [_texts(folder / TEXT.format(split), faults) for split in SPLITS]
     gold = [_labels(folder / GOLD.format(split), 0, 1, faults) for split in SPLITS]
@@ -69,19 +73,6 @@ def sentiment_polarity(*, rng: np.random.Generator, path: str) -> tuple[Items, V
         n_classes=len(CLASSES),
     )
     return items, votes
-
-
-def _refuse_missing(folder: Path) -> None:
-    wanted = [ANSWERS, *(name.format(split) for split in SPLITS for name in (TEXT, GOLD))]
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"dataset.path: in {folder} (looked in {folder.absolute()}) there is no "
-            f"{', '.join(missing)}; expected: {', '.join(wanted)}, as in data/Sentiment of "
-            f"github.com/fmenat/PyLearningCrowds; `python scripts/fetch_data.py "
-            f"sentiment_polarity` gets them; set dataset.path=FOLDER to their folder, or "
-            f"ANNORUN_DATA to the folder that holds it as sentiment_polarity/"
-        )
 
 
 def _texts(file: Path, faults: list[str]) -> list[str]:
