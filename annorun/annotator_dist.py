@@ -1,10 +1,15 @@
 """Simulated crowds: one function an option, giving what is planted in each annotator."""
 
+from difflib import get_close_matches
+from typing import Literal
+
 import numpy as np
 
 from annorun.errors import ConfigError
-from annorun.kinds import Count, Probability
+from annorun.kinds import Count, Natural, Probability
 from annorun.votes import Pool
+
+TYPES = ("expert", "hammer", "spammer", "pair_flip", "class_spammer")
 
 
 def fixed(expertise: list[Probability]) -> Pool:
@@ -96,6 +101,114 @@ def subpopulations(
     mean = np.clip(np.array(spam, dtype=np.float64)[group], 1e-10, 1 - 1e-10)
     expertise = (1 - rng.beta(mean, 1 - mean)) * (1 - np.array(variability)[group])
     return Pool(expertise, group=group, per_item=per_item, most_items=most_items)
+
+
+def types(
+    *,
+    n_classes: int,
+    rng: np.random.Generator,
+    n_annotators: Count,
+    train: dict[str, Probability],
+    test: list[dict[str, Probability]],
+    expert: Probability = 0.95,
+    hammer: tuple[Probability, Probability] = (0.6, 0.8),
+    flip: Probability = 0.4,
+    spammed: Probability = 0.5,
+    part: Literal["train", "test"] = "train",
+    mixture: Natural = 0,
+) -> Pool:
+    """Return annotators of several types, each with a confusion matrix.
+
+    The pseudo-annotators of Kumagai et al. (arXiv 2506.10259, p(B) of Algorithm 1). The type is
+    drawn for each annotator alone. An `expert` and a `hammer` err alike in all classes; a `spammer`
+    says anything; a `pair_flip` says the next class, (k + 1) mod K, or the true one; a
+    `class_spammer` says anything where the truth is one of some classes, his own draw, and is right
+    in the others. The expertise is the mean of the diagonal.
+
+    Args:
+        n_classes: K.
+        rng: draws the types, the hammers' diagonals and the class spammers' classes.
+        n_annotators: to be drawn.
+        train: share of each of these types; one that is not named has none.
+        test: likewise, one mixture after another.
+        expert: an expert's probability of a right label.
+        hammer: lowest and highest of a hammer's, drawn uniformly, the same for all classes.
+        flip: probability of the next class.
+        spammed: share of the classes that a class spammer does not know; one class at least.
+        part: who is drawn, `train` or one of `test`.
+        mixture: number of the mixture in this part.
+
+    Raises:
+        ConfigError: a mixture names an unknown type or does not sum to one, there is none of that
+            number, the hammers' range is empty, or there are fewer than two classes.
+    """
+    faults = type_faults(train=train, test=test, hammer=hammer, part=part, mixture=mixture)
+    if n_classes < 2:
+        faults.append(f"annotator_dist: {n_classes} classes; a confusion needs at least 2")
+    if faults:
+        raise ConfigError(*faults)
+    shares = train if part == "train" else test[mixture]
+    share = np.array([shares.get(name, 0.0) for name in TYPES])
+    who, level, known = rng.spawn(3)
+    kind = who.choice(len(TYPES), size=n_annotators, p=share / share.sum())
+    right = level.uniform(*hammer, size=(n_annotators, 1, 1))
+    order = known.random((n_annotators, n_classes)).argsort(axis=1)
+    unknown = order[:, :, None] < max(1, round(spammed * n_classes))
+    truth, any_class = np.eye(n_classes), np.full((n_classes, n_classes), 1 / n_classes)
+    wrong = (1 - truth) / (n_classes - 1)
+    matrices = [  # in the order of TYPES
+        expert * truth + (1 - expert) * wrong,
+        right * truth + (1 - right) * wrong,
+        any_class,
+        (1 - flip) * truth + flip * np.roll(truth, 1, axis=1),
+        np.where(unknown, any_class, truth),
+    ]
+    confusion = np.choose(kind[:, None, None], matrices)
+    return Pool(confusion.diagonal(axis1=1, axis2=2).mean(axis=1), confusion=confusion)
+
+
+def type_faults(
+    *,
+    train: dict[str, Probability],
+    test: list[dict[str, Probability]],
+    hammer: tuple[Probability, Probability] = (0.6, 0.8),
+    part: Literal["train", "test"] = "train",
+    mixture: Natural = 0,
+) -> list[str]:
+    """Return what is wrong with values of `types`, beyond their kinds; the config check asks, too.
+
+    A meta-learner draws in the middle of a run: too late to refuse a mixture.
+    """
+    faults = _mixture_faults("annotator_dist.train", train)
+    for i, shares in enumerate(test):
+        faults += _mixture_faults(f"annotator_dist.test[{i}]", shares)
+    n_mixtures = {"train": 1, "test": len(test)}[part]
+    if not 0 <= mixture < n_mixtures:
+        faults.append(
+            f"annotator_dist.mixture={mixture}: allowed is 0 or above and below {n_mixtures}, "
+            f"the number of mixtures in annotator_dist.{part}"
+        )
+    if not 0 <= hammer[0] <= hammer[1] <= 1:
+        faults.append(
+            f"annotator_dist.hammer={list(hammer)}: allowed is two numbers in [0, 1], lowest first"
+        )
+    return faults
+
+
+def _mixture_faults(path: str, shares: dict[str, Probability]) -> list[str]:
+    """Return what is wrong with the shares of the types; what YAML gave may be anything."""
+    if not isinstance(shares, dict):
+        return [f"{path}={shares}: allowed is a share of each of {', '.join(TYPES)}"]
+    faults = []
+    for name, share in shares.items():
+        if name not in TYPES:
+            near = "".join(f"; did you mean '{m}'?" for m in get_close_matches(str(name), TYPES, 1))
+            faults.append(f"{path}.{name}={share}: unknown type; allowed: {', '.join(TYPES)}{near}")
+        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            faults.append(f"{path}.{name}={share}: allowed is a number in [0, 1]")
+    if not faults and abs(sum(shares.values()) - 1) > 1e-9:
+        faults.append(f"{path}={shares}: sum to {sum(shares.values()):g}; allowed is 1")
+    return faults
 
 
 def real() -> None:

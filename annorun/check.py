@@ -19,15 +19,21 @@ GROUPS = ("method", "dataset", "noise", "annotator_dist", "model_size", "trainer
 # keys of the config that are not a person's to set
 WRITTEN = ("choices", "overrides")
 # what the runner hands over, by node; a YAML must not
-GIVEN = {
+GIVEN: dict[str, set[str]] = {
     "dataset": {"rng"},
-    "annotator_dist": {"n_items", "rng"},
+    "annotator_dist": {"n_items", "n_classes", "rng"},
     "noise": {"truth", "pool", "n_classes", "rng"},
     "method.aggregator": {"votes", "rng", "known"},
     "method.module": {"spec", "network", "optimizer", "seed"},
+    "method.episodes": set(),
 }
 # what tells a function for this node from any other
-MUST_TAKE = {"noise": "truth", "method.aggregator": "votes", "method.module": "spec"}
+MUST_TAKE = {
+    "noise": "truth",
+    "method.aggregator": "votes",
+    "method.module": "spec",
+    "method.episodes": "way",
+}
 TEXT = {"prompt": "str", "max_length": "Count"}
 DECLARED = {"dataset": {"kind": "Kind", "provides": "Provides", **TEXT}}
 PROVIDES = ("truth", "votes", "groups", "soft", "explanations")
@@ -188,6 +194,7 @@ def _pairs(config: dict[str, Any]) -> list[str]:
             "allowed is annotator_dist=subpopulations noise=spam dataset=subpopulation_items, or "
             "none of these"
         )
+    found += _matrices(config, name)
     missing = [n for n in method["needs"] if n not in provides and not (n == "votes" and not real)]
     if missing and not (missing == ["votes"] and real):
         found.append(
@@ -201,6 +208,42 @@ def _pairs(config: dict[str, Any]) -> list[str]:
             f"from; allowed is {'annotators' if target == 'groups' else 'votes or gold'}"
         )
     return found + network_faults(config, name)
+
+
+def _matrices(config: dict[str, Any], name: dict[str, str]) -> list[str]:
+    """Refuse mixtures of types that are none, matrices beside another noise, and the reverse."""
+    pool, noise = config["annotator_dist"]["_target_"], config["noise"]["_target_"]
+    has, draws = pool == "annorun.annotator_dist.types", noise == "annorun.noise.confusion"
+    others = [f"annorun.noise.{option}" for option in ("uniform", "asymmetric", "systematic")]
+    found = []
+    if has:
+        from annorun.annotator_dist import type_faults
+
+        known = parameters("annorun.annotator_dist.type_faults")
+        found += type_faults(**{k: v for k, v in config["annotator_dist"].items() if k in known})
+    if has and noise in others:
+        found.append(
+            f"noise={name['noise']}: knows no confusion matrices, and "
+            f"annotator_dist={name['annotator_dist']} is made of them; "
+            "allowed is noise=confusion or none"
+        )
+    # a plugin's pool may have matrices; of ours, `real` is refused with any noise
+    ours = [f"annorun.annotator_dist.{o}" for o in ("fixed", "linspace", "subpopulations")]
+    if draws and pool in ours:
+        found.append(
+            f"noise={name['noise']}: annotator_dist={name['annotator_dist']} has no confusion "
+            "matrices; allowed is expert_hammer_spammer, pair_flip or class_spammer"
+        )
+    episodes = config["method"].get("episodes")
+    if episodes and config["method"]["aggregator"]:
+        found.append("method.aggregator: a method over tasks adapts to each; allowed is null")
+    if episodes and not (has and draws and config["annotator_dist"]["test"]):
+        found.append(
+            f"method={name['method']}: draws the annotators of each task; allowed is "
+            "noise=confusion with annotator_dist=expert_hammer_spammer, pair_flip or "
+            "class_spammer, and one mixture or more in annotator_dist.test"
+        )
+    return found
 
 
 def _files(config: dict[str, Any]) -> list[str]:

@@ -53,7 +53,9 @@ def network_faults(config: dict[str, Any], name: dict[str, str]) -> list[str]:
         ]
     return [
         *_start_faults(size, used, name["dataset"]),
-        *_trainer_faults(config["trainer"], used, config["dataset"]["provides"]),
+        *_trainer_faults(
+            config["trainer"], used, config["dataset"]["provides"], bool(method.get("episodes"))
+        ),
     ]
 
 
@@ -76,7 +78,9 @@ def _start_faults(size: dict[str, Any], used: str, dataset: str) -> list[str]:
     return found
 
 
-def _trainer_faults(trainer: dict[str, Any], used: str, provides: list[str]) -> list[str]:
+def _trainer_faults(
+    trainer: dict[str, Any], used: str, provides: list[str], episodes: bool
+) -> list[str]:
     found, choose_on = [], trainer["choose_on"]
     if trainer["precision"] == "16-mixed" and used == "seq2seq":
         found.append(
@@ -91,6 +95,8 @@ def _trainer_faults(trainer: dict[str, Any], used: str, provides: list[str]) -> 
             f"trainer.choose_on={choose_on}: wants validation items; "
             "allowed is last, or a trainer.val_share above 0"
         )
+    if choose_on == "votes" and episodes:
+        found.append("trainer.choose_on=votes: validation tasks are clean; allowed is last or gold")
     if choose_on == "gold" and "truth" not in provides:
         found.append("trainer.choose_on=gold: the data have no truth; allowed is last or votes")
     return found

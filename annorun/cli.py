@@ -119,10 +119,10 @@ def help_text() -> str:
             lines += ["", group]
             for option in known.get_group_options(group):
                 mark = "*" if re.search(rf"- {group}: {option}\s", defaults) else " "
-                lines.append(f" {mark}{option:<20}{_about(folders, f'{group}/{option}.yaml')}")
+                lines.append(f" {mark}{option:<22}{_about(folders, f'{group}/{option}.yaml')}")
     if config.sweeps():
         lines += ["", "sweep files (-cn)"]
-        lines += [f"  {name:<36}{_about(folders, f'{name}.yaml')}" for name in config.sweeps()]
+        lines += [f"  {name:<38}{_about(folders, f'{name}.yaml')}" for name in config.sweeps()]
     lines += ["", "* default. Keys below a group: --cfg job shows them with their values."]
     return "\n".join(lines)
 

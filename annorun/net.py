@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from annorun.errors import ConfigError
-from annorun.net_small import FeatureNet, ImageNet
+from annorun.net_small import ConvEmbedding, FeatureEmbedding, FeatureNet, ImageNet
 from annorun.net_text import AnswerLM, AnswerT5, ChoiceEncoder, TextEncoder
 from annorun.seeds import child
 from annorun.votes import LETTERS, TaskSpec
@@ -112,6 +112,24 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
         # last: adapters rename what they adapt, and draw
         _adapt(net, network)
     return net.train()
+
+
+def embedding(network: dict[str, Any], spec: TaskSpec, seed: int) -> tuple[nn.Module, int]:
+    """Return a network without an output layer, in train mode, and how many numbers it gives.
+
+    Args:
+        network: `family`, image or features.
+        spec: sizes that only the data know.
+        seed: its child `weights` draws it.
+    """
+    with seeded(seed, "weights"):
+        if network["family"] == "image":
+            image = ConvEmbedding(spec.input_shape)
+            # convolutions on a processor are twice as fast so
+            image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return image.train(), image.size
+        features = FeatureEmbedding(spec.input_shape[0])
+        return features.train(), features.size
 
 
 def _adapt(net: Any, network: dict[str, Any]) -> None:

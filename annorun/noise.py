@@ -1,10 +1,10 @@
 """Simulated votes: one function an option, from truth, pool and generator to `Votes`.
 
 Every option here but `spam` moves the truth y by a random shift, label = (y + s) mod K, and differs
-only in the law of s, one row an annotator: `shift_law`. The votes and what recovery is compared
-with (`planted_accuracy`) come from that one law. `spam` is a mixture of truth and guess, as is
-`uniform` with `semantics: mixture`, but every group has its own truth and every annotator a limit
-of work.
+only in the law of s, one row an annotator: `shift_law`; in `confusion` one row an annotator and
+truth. The votes and what recovery is compared with (`planted_accuracy`) come from that one law.
+`spam` is a mixture of truth and guess, as is `uniform` with `semantics: mixture`, but every group
+has its own truth and every annotator a limit of work.
 
 What the expertise rho_m of annotator m means (REALM 4.4) is `semantics`:
     accuracy: P(label right) = rho_m, "the probability that their label matches the ground truth".
@@ -12,6 +12,7 @@ What the expertise rho_m of annotator m means (REALM 4.4) is `semantics`:
         Eq. 1. Then P(label right) = rho_m + (1 - rho_m) / K. `asymmetric` and `systematic` keep
         this probability and replace only how the errors fall; a uniform draw over all K would leave
         nothing of either.
+    confusion: nothing; the annotator's confusion matrix says it all.
 
 Every annotator draws from a child generator of its own: in `shared` mode, annotator m votes the
 same however many others there are.
@@ -24,6 +25,7 @@ import numpy as np
 from annorun.errors import ConfigError
 from annorun.kinds import Positive
 from annorun.votes import Floats, Ints, Pool, Votes
+from annorun.workload import assign
 
 
 def none(
@@ -89,6 +91,26 @@ def systematic(
     return _draw(truth, law, annotation, rng)
 
 
+def confusion(
+    *,
+    truth: Ints,  # (n_items,)
+    pool: Pool,
+    n_classes: int,
+    rng: np.random.Generator,
+    semantics: Literal["confusion"] = "confusion",
+    annotation: Literal["shared", "exclusive"] = "shared",
+) -> Votes:
+    """Return votes drawn from the annotator's confusion matrix, in the row of the truth.
+
+    Raises:
+        ConfigError: the pool has no confusion matrices, or they are of other classes.
+    """
+    rates = _rates(pool, n_classes)
+    true = np.arange(n_classes)[:, None]
+    law = rates[:, true, (true + true.T) % n_classes]  # [annotator, true, shift]
+    return _draw(truth, law, annotation, rng)
+
+
 def spam(
     *,
     truth: Ints,  # (n_items, n_groups)
@@ -130,56 +152,12 @@ def spam(
     )
 
 
-def assign(
-    n_items: int, n_annotators: int, per_item: int, most_items: int, *, rng: np.random.Generator
-) -> Ints:  # (n_items, per_item)
-    """Draw different annotators for each item, uniform over those with work left.
-
-    In rounds: every open place asks for a random annotator who has work left, and gets him unless
-    he is in the item already or has been asked for once too often. Where the last open places find
-    nobody new, they trade with random filled ones; the released code stops with an error there.
-
-    Raises:
-        ConfigError: the annotators are too few.
-    """
-    if per_item > n_annotators or n_items * per_item > n_annotators * most_items:
-        raise ConfigError(
-            f"noise: {n_items} items with {per_item} annotators each are too much for "
-            f"{n_annotators} annotators with at most {most_items} items each"
-        )
-    place = np.full((n_items, per_item), -1)
-    left = np.full(n_annotators, most_items)
-    while len(open_places := np.flatnonzero(place.ravel() < 0)):
-        free = np.flatnonzero(left)
-        asked = rng.permutation(open_places)
-        wish = free[rng.integers(len(free), size=len(asked))]
-        # the n-th who asks for an annotator gets him if he has work for n
-        order = np.argsort(wish, kind="stable")
-        first = np.searchsorted(wish[order], wish[order])
-        rank = np.empty(len(wish), dtype=np.int64)
-        rank[order] = np.arange(len(wish)) - first
-        item = asked // per_item
-        new = (place[item] != wish[:, None]).all(axis=1)
-        # of two places of one item that ask for the same annotator, one waits
-        _, one = np.unique(item * n_annotators + wish, return_index=True)
-        alone = np.zeros(len(asked), dtype=np.bool_)
-        alone[one] = True
-        granted = new & alone & (rank < left[wish])
-        place.ravel()[asked[granted]] = wish[granted]
-        np.subtract.at(left, wish[granted], 1)
-        if not granted.any():
-            stuck = rng.integers(n_items * per_item, size=len(open_places))
-            stuck = stuck[place.ravel()[stuck] >= 0]
-            np.add.at(left, place.ravel()[np.unique(stuck)], 1)
-            place.ravel()[stuck] = -1
-    return place
-
-
 def planted_accuracy(
     *,
     pool: Pool,
     n_classes: int,
-    semantics: Literal["accuracy", "mixture"] | None = None,
+    truth: Ints | None = None,  # (n_items,) or (n_items, n_groups)
+    semantics: Literal["accuracy", "mixture", "confusion"] | None = None,
     annotation: Literal["shared", "exclusive"] = "shared",
     weight: Positive = 1.0,
     offset: Literal["distinct", "naive"] | None = None,
@@ -187,8 +165,13 @@ def planted_accuracy(
     """Return the probability that a vote is right, for the YAML keys of any option of this file.
 
     `planted_accuracy(pool=pool, n_classes=K, **keys)`, keys being those of the noise node: who asks
-    need not know which option it is. Without `semantics` it is `none`.
+    need not know which option it is. Without `semantics` it is `none`. With `confusion` it is the
+    mean of the diagonal, over the classes as often as they are in `truth`; equally without it.
     """
+    if semantics == "confusion":
+        right = _rates(pool, n_classes).diagonal(axis1=1, axis2=2)
+        share = np.ones(n_classes) if truth is None else np.bincount(truth, minlength=n_classes)
+        return np.average(right, axis=1, weights=share)
     law = shift_law(
         pool=pool, n_classes=n_classes, semantics=semantics, weight=weight, offset=offset
     )
@@ -232,13 +215,27 @@ def shift_law(
     return law
 
 
+def _rates(pool: Pool, n_classes: int) -> Floats:  # (n_annotators, n_classes, n_classes)
+    if pool.confusion is None:
+        raise ConfigError(
+            "noise=confusion: wants a pool of confusion matrices, such as "
+            "annotator_dist=expert_hammer_spammer"
+        )
+    if pool.confusion.shape != (pool.n_annotators, n_classes, n_classes):
+        raise ConfigError(
+            f"noise=confusion: the pool's matrices are of shape {pool.confusion.shape}; allowed is "
+            f"{(pool.n_annotators, n_classes, n_classes)}: annotator, true, observed"
+        )
+    return pool.confusion
+
+
 def _draw(
     truth: Ints,  # (n_items,)
-    law: Floats,  # (n_annotators, n_classes)
+    law: Floats,  # (n_annotators, n_classes), or (n_annotators, n_classes, n_classes) by truth
     annotation: Literal["shared", "exclusive"],
     rng: np.random.Generator,
 ) -> Votes:
-    n_annotators, n_classes = law.shape
+    n_annotators, n_classes = len(law), law.shape[-1]
     n_items = len(truth)
     _check_truth(truth, n_classes)
     partition, *own = rng.spawn(1 + n_annotators)
@@ -247,12 +244,13 @@ def _draw(
         "shared": [np.arange(n_items)] * n_annotators,
         "exclusive": [order[m::n_annotators] for m in range(n_annotators)],
     }[annotation]
-    cumulative = law.cumsum(axis=1)
+    cumulative = law.reshape(n_annotators, -1, n_classes).cumsum(axis=2)
     # rounding may leave the last value below 1: a draw above it would be a class nobody asked for
-    cumulative /= cumulative[:, -1:]
+    cumulative /= cumulative[:, :, -1:]
+    cumulative = np.broadcast_to(cumulative, (n_annotators, n_classes, n_classes))
     shift = [
-        np.searchsorted(cumulative[m], own[m].random(len(turns[m])), side="right")
-        for m in range(n_annotators)
+        (cumulative[m, truth[turn]] <= own[m].random(len(turn))[:, None]).sum(axis=1)
+        for m, turn in enumerate(turns)
     ]
     item = np.concatenate(turns)
     return Votes(

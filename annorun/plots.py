@@ -1,6 +1,7 @@
 """Pictures of a finished run, from the files in its folder."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,6 +36,38 @@ def figure(folder: Path) -> Path:
     return path
 
 
+def task(folder: Path) -> Path:
+    """Draw task.png: one target task in the embedding, as the method sees it."""
+    rows = results.read_csv(folder / "task.csv")
+    picture = Figure(figsize=(5.2, 4.2), layout="constrained")
+    FigureCanvasAgg(picture)
+    axis = picture.subplots()
+    marks: dict[str, dict[str, Any]] = {
+        "query": {"marker": ".", "s": 30, "alpha": 0.45, "linewidths": 0},
+        "support": {"marker": "o", "s": 70},
+        "prototype": {"marker": "*", "s": 320},
+    }
+    for kind, how in marks.items():
+        own = [r for r in rows if r["kind"] == kind]
+        places = [float(r["x"]) for r in own], [float(r["y"]) for r in own]
+        colours = [f"C{r['class']}" for r in own]
+        # round a support example, what most annotators called it
+        said = [f"C{r['majority']}" if r["majority"] else "black" for r in own]
+        edge = {"support": said, "prototype": "black"}.get(kind)
+        if kind != "query":
+            how |= {"edgecolors": edge, "linewidths": 2}
+        axis.scatter(*places, c=colours, label=kind, **how)
+    legend = axis.legend(frameon=False, fontsize=8)
+    for handle in legend.legend_handles:
+        handle.set(facecolor="0.5", edgecolor="0.5")  # type: ignore[union-attr]
+    axis.set_xlabel("first principal component")
+    axis.set_ylabel("second principal component")
+    axis.set_title("filled: true class; ring: the majority's, black if tied", fontsize=8)
+    path = folder / "task.png"
+    picture.savefig(path, dpi=120)
+    return path
+
+
 def _curves(
     axis: Axes, rows: list[Row], labels: dict[str, str], what: str, legend: bool = True
 ) -> None:
@@ -56,7 +89,10 @@ def _curves(
 def _against(axis: Axes, rows: list[Row]) -> None:
     true = [float(r["true_expertise"]) for r in rows]
     axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    axis.scatter(true, [float(r["expertise"]) for r in rows], s=24, zorder=3)
+    many = len(rows) > 100
+    size, alpha = (6, 0.2) if many else (24, 1.0)
+    learned = [float(r["expertise"]) for r in rows]
+    axis.scatter(true, learned, s=size, alpha=alpha, linewidths=0 if many else None, zorder=3)
     if len(rows) <= 8:
         for place, names in _together(rows).items():
             side, shift = ("right", -6) if place[0] > 0.5 else ("left", 6)

@@ -76,13 +76,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             network.refuse(posterior)
         results.begin(folder)
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
-        metrics, device, steps = execute(c, crowd, posterior, network, folder)
+        metrics = execute(c, crowd, posterior, network, folder)
         row = results.new_row(c, identity) | {
             "metrics": {k: float(v) for k, v in metrics.items() if np.isfinite(v)},
-            "steps": steps,
+            "steps": network.steps if network else 0,
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-            "device": device,
+            "device": network.device if network else "cpu",
         }
         results.write_row(folder, row)
     except ConfigError:
@@ -116,7 +116,17 @@ def load(c: dict[str, Any]) -> Crowd:
             f"method={c['choices']['method']}: needs groups, and the data have none; allowed is "
             "data with a group of each annotator (dataset=table: dataset.subpopulation=COLUMN)"
         )
-    pool = build(c["annotator_dist"], n_items=len(train), rng=rng(seed, "pool"))
+    if c["method"].get("episodes"):
+        # whoever labels a task is drawn with it
+        nobody = np.empty(0, dtype=np.int64)
+        votes = Votes(nobody, nobody, nobody, len(items), 0, items.n_classes)
+        return Crowd(items, votes, None, real=False)
+    pool = build(
+        c["annotator_dist"],
+        n_items=len(train),
+        n_classes=items.n_classes,
+        rng=rng(seed, "pool"),
+    )
     if pool is None:
         if votes is None:
             raise ConfigError("annotator_dist=real: the data have no votes of their own")
@@ -134,7 +144,9 @@ def load(c: dict[str, Any]) -> Crowd:
     items = replace(items, annotator_names=None, group_names=None, held_out=None)
     keys = dict(c["noise"])
     if keys.pop("_target_").startswith("annorun.noise."):
-        known = planted_accuracy(pool=pool, n_classes=items.n_classes, **keys)
+        known = planted_accuracy(
+            pool=pool, n_classes=items.n_classes, truth=items.truth[train], **keys
+        )
     else:
         known = recovery.empirical_accuracy(votes, items.truth)
     return Crowd(items, votes, known, real=False)
@@ -142,16 +154,31 @@ def load(c: dict[str, Any]) -> Crowd:
 
 def training(c: dict[str, Any], crowd: Crowd) -> Any:
     """Build what training needs; the only door to torch."""
+    resolve("method.module", c)
+    module, _, name = c["method"]["module"]["_target_"].rpartition(".")
+    over_tasks = hasattr(getattr(importlib.import_module(module), name), "practise")
+    if over_tasks != bool(c["method"].get("episodes")):
+        raise ConfigError(
+            f"method.episodes: {name} {'learns from' if over_tasks else 'knows no'} tasks; allowed "
+            f"is {'a node' if over_tasks else 'null'}, as in the YAML of the method"
+        )
+    if over_tasks:
+        from annorun.meta_training import MetaTraining
+
+        return MetaTraining(c, crowd.items, build)
     from annorun.training import Training
 
-    resolve("method.module", c)
     return Training(c, crowd.items, crowd.votes, build)
 
 
 def execute(
     c: dict[str, Any], crowd: Crowd, posterior: Posterior | None, network: Any, folder: Path
-) -> tuple[dict[str, float], str, int]:
-    """Judge and write what was aggregated, train if asked; return metrics, device and steps."""
+) -> dict[str, float]:
+    """Judge and write what was aggregated, train if asked; return the metrics."""
+    if c["method"].get("episodes"):
+        tasks: dict[str, float] = network.judge_tasks(folder)
+        draw(folder)
+        return tasks
     items, votes = crowd.items, crowd.votes
     metrics: dict[str, float] = {}
     target, by_group, learned, scale = None, None, None, "accuracy"
@@ -192,10 +219,18 @@ def execute(
         metrics |= summary.of_annotators(learned, planted, votes.group, names)
     results.write_annotators(folder, items, votes, learned, planted, group, names)
     if network:
-        from annorun.plots import figure
+        draw(folder)
+    return metrics
 
-        figure(folder)
-    return metrics, network.device if network else "cpu", network.steps if network else 0
+
+def draw(folder: Path) -> None:
+    """Draw what a trained network's files show."""
+    from annorun import plots
+
+    if (folder / "metrics.csv").is_file():
+        plots.figure(folder)
+    if (folder / "task.csv").is_file():
+        plots.task(folder)
 
 
 def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior | None:

@@ -28,12 +28,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what data it takes, what it needs of them, and its two optional nodes."""
+    """A method: what data it takes, what it needs of them, and its optional nodes."""
 
     accepts: list[str]
     needs: list[str]
     aggregator: dict[str, Any] | None
     module: dict[str, Any] | None
+    episodes: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

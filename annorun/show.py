@@ -22,6 +22,7 @@ WORDS = {
     "test/jsd": "JSD to each group (nats)",
     "test/f1": "F1 of each group's majority",
     "test/soft_jsd": "JSD to all votes (nats)",
+    "support/acc": "accuracy of the support's labels",
     "start/acc": "accuracy before training",
     "labels/acc": "accuracy of the aggregated labels",
     "labels/macro_f1": "macro-F1 of the aggregated labels",
@@ -88,6 +89,12 @@ def finished(row: dict[str, Any], folder: Path, cached: bool = False) -> None:
             if key.endswith("/acc"):
                 name = group.removeprefix(f"{key}_")
                 table.add_row(f"  group {name}", f"{row['metrics'][group]:.3f}")
+    for key in sorted(k for k in row["metrics"] if k.startswith("test_") and k.endswith("/acc")):
+        part = key.removeprefix("test_").removesuffix("/acc")
+        if part[0] == "r" and part[1:].isdigit():
+            table.add_row(f"  {part[1:]} annotators", f"{row['metrics'][key]:.3f}")
+        elif part[0] == "m" and part[1:].isdigit():
+            table.add_row(f"  mixture {part[1:]}", f"{row['metrics'][key]:.3f}")
     if table.row_count:
         console.print(table)
     _annotators(console, folder)
@@ -108,7 +115,8 @@ def _annotators(console: Console, folder: Path) -> None:
     path = folder / "annotators.csv"
     rows = results.read_csv(path) if path.is_file() else []
     known = any(r["true_expertise"] for r in rows)
-    if not any(r["expertise"] for r in rows):
+    # those of a task are gone with it
+    if not any(r["expertise"] for r in rows) or any(r["task"] for r in rows):
         return
     table = Table(title="annotators", title_justify="left")
     for name in ("annotator", "votes", "expertise", *(["true"] if known else [])):

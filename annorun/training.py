@@ -61,6 +61,7 @@ class Training:
                 f"method={c['choices']['method']}: each annotator's head learns one label an item, "
                 "the data have several; allowed is a method with an aggregator (majority)"
             )
+        refuse_new_classes(items, c["choices"]["method"])
         self.c, self.items, self.votes = c, items, votes
         self.groups = group_names(votes.group, items.group_names)
         self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
@@ -258,6 +259,19 @@ class Training:
         trainer.test(self.module, self.data, verbose=False)
         guess = self.data.in_order(self.module.probabilities()).argmax(axis=1)
         return {"start/acc": float(np.mean(guess == truth[self.data.test]))}
+
+
+def refuse_new_classes(items: Items, method: str) -> None:
+    """Raise ConfigError where no class that is asked for could have been learned."""
+    if items.truth is None or items.truth.ndim > 1:
+        return
+    parts = (set(items.truth[items.split == part].tolist()) for part in ("train", "test"))
+    learned, asked = (part - {-1} for part in parts)
+    if learned and asked and not learned & asked:
+        raise ConfigError(
+            f"method={method}: no class of the test part is in the train part; "
+            "allowed is a method over tasks, such as meta_em"
+        )
 
 
 def logger(c: dict[str, Any], folder: Path) -> Any:

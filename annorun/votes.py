@@ -212,12 +212,14 @@ class Pool:
         group: (n_annotators,) the subpopulation of each annotator, or None.
         per_item: annotators an item; None: the noise model's `annotation` says who labels what.
         most_items: items an annotator labels at most, with `per_item`.
+        confusion: (n_annotators, n_classes, n_classes) `[annotator, true, observed]`, or None.
     """
 
     expertise: Floats
     group: Ints | None = None
     per_item: int | None = None
     most_items: int | None = None
+    confusion: Floats | None = None
 
     @property
     def n_annotators(self) -> int:

@@ -1,9 +1,10 @@
-"""How fast we are: the aggregators beside crowd-kit, REALM's step beside the plain one.
+"""How fast we are: the aggregators beside crowd-kit, the learners' steps beside plain ones.
 
     python scripts/benchmark.py aggregation                     1e4, 1e5 and 1e6 votes
     python scripts/benchmark.py aggregation --sizes 1e7 --tools mace,dawid_skene
     python scripts/benchmark.py aggregation --crowd VOTES.csv   task,worker,label; VOTES.csv.truth
     python scripts/benchmark.py realm --device cuda             see benchmark_realm.py
+    python scripts/benchmark.py meta_em                         see benchmark_meta_em.py
     python scripts/benchmark.py realm --measured                also a file, to be committed
 
 An aggregator's figure, one process each: seconds of the fit alone on one thread, peak memory of
@@ -39,6 +40,8 @@ from annorun import config, results, tables
 from annorun.errors import ConfigError
 from annorun.votes import Ints, Votes, hard_labels
 
+# a file benchmark_NAME.py each
+STEPS = ("realm", "meta_em")
 OURS = ("majority", "wawa", "one_coin", "dawid_skene", "bcc", "glad", "mace", "nutmeg")
 # votes beyond which a tool is not run
 PEERS = {"crowdkit_majority": 1e7, "crowdkit_one_coin": 1e6, "crowdkit_dawid_skene": 1e6}
@@ -198,18 +201,17 @@ def figures(tools: list[str], votes: Votes, truth: Ints) -> list[list[Any]]:
 def main() -> int:
     """Parse, measure, print, write."""
     asked = _asked()
-    if asked.what == "realm":
+    if asked.what in STEPS:
         # torch, which the aggregators do without
-        import benchmark_realm
-
-        print("  ".join(benchmark_realm.HEADER))
+        step = importlib.import_module(f"benchmark_{asked.what}")
+        print("  ".join(step.HEADER))
         try:
-            rows = benchmark_realm.figures(benchmark_realm.Shape(), asked.device)
+            rows = step.figures(step.Shape(), asked.device)
         except ConfigError as error:
             print(error, file=sys.stderr)
             return 2
-        name = "benchmark_realm" + "_cuda" * (asked.device == "cuda")
-        _show(name, benchmark_realm.HEADER, rows, asked)
+        name = f"benchmark_{asked.what}" + "_cuda" * (asked.device == "cuda")
+        _show(name, step.HEADER, rows, asked)
         return 0
     if asked.one:
         print(json.dumps(one(asked.one[0], Path(asked.one[1]))))
@@ -229,14 +231,15 @@ def _asked() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     kinds = parser.add_subparsers(dest="what", required=True)
-    aggregation, realm = (kinds.add_parser(kind) for kind in ("aggregation", "realm"))
-    for kind in (aggregation, realm):
+    aggregation, *steps = (kinds.add_parser(kind) for kind in ("aggregation", *STEPS))
+    for kind in (aggregation, *steps):
         kind.add_argument("--measured", action="store_true", help="write experiments/measured/")
     aggregation.add_argument("--sizes", default="1e4,1e5,1e6", help="numbers of votes")
     aggregation.add_argument("--tools", help="some of them, separated by commas")
     aggregation.add_argument("--crowd", type=Path, nargs="+", help="CSVs of votes instead")
     aggregation.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    realm.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    for kind in steps:
+        kind.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     asked = parser.parse_args()
     if asked.what == "aggregation" and not asked.one:
         peers = list(PEERS) if importlib.util.find_spec("crowdkit") else []
@@ -260,8 +263,8 @@ def _show(
 
 
 def _header(asked: argparse.Namespace) -> str:
-    realm = asked.what == "realm"
-    used = ("torch", "transformers") if realm else ("numpy", "scipy", "crowd-kit", "pandas")
+    peers = ("numpy", "scipy", "crowd-kit", "pandas")
+    used = ("torch", "transformers") if asked.what in STEPS else peers
     packages = []
     for name in used:
         try:
@@ -277,7 +280,7 @@ def _header(asked: argparse.Namespace) -> str:
 
 
 def _machine(asked: argparse.Namespace) -> str:
-    if asked.what == "realm" and asked.device == "cuda":
+    if asked.what in STEPS and asked.device == "cuda":
         import torch
 
         return torch.cuda.get_device_name()

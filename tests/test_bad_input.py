@@ -83,7 +83,7 @@ CASES = [
     ("removed group", f"{D} ~method", ["method: has no option; a group cannot be removed, only chosen"]),
     ("removed key", f"{D} ~trainer.lr", ["trainer.lr: missing; it must be given"]),
     ("null group", f"{D} method=null", [f"method=null: one option is wanted; {METHODS}"]),
-    ("two options", f"{D} trainer=[cpu,smoke]", ["trainer=[cpu,smoke]: one option is wanted; allowed: cpu, gpu, smoke"]),
+    ("two options", f"{D} trainer=[cpu,smoke]", ["trainer=[cpu,smoke]: one option is wanted; allowed: cpu, episodes, gpu, smoke"]),
     ("no value", f"{D} method", ["method: not an override; allowed is GROUP=OPTION or KEY=VALUE (...EQUAL"]),
     ("open bracket", f"{D} seed=[1", ["seed=[1: not an override; allowed is GROUP=OPTION or KEY=VALUE"]),
     (

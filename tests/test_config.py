@@ -36,6 +36,23 @@ BESIDE = {
     ("method", "individual"): ["dataset=popquorn", "dataset.path={folder}"],
     ("noise", "spam"): ["dataset=subpopulation_items"],
     ("annotator_dist", "subpopulations"): ["dataset=subpopulation_items"],
+    ("noise", "confusion"): ["dataset=digits", "annotator_dist=expert_hammer_spammer"],
+    **{
+        ("annotator_dist", name): ["dataset=digits", "noise=confusion"]
+        for name in ("expert_hammer_spammer", "pair_flip", "class_spammer")
+    },
+    **{
+        ("dataset", name): ["method=meta_em", "dataset.path={folder}"]
+        for name in ("omniglot", "miniimagenet")
+    },
+    **{
+        ("method", name): [
+            "dataset=digits",
+            "noise=confusion",
+            "annotator_dist=expert_hammer_spammer",
+        ]
+        for name in ("meta_em", "prototypical", "maml", "shallow", "crowd_tasks")
+    },
     ("model_size", "small"): ["dataset=synthetic_qa"],
     ("model_size", "base"): ["dataset=synthetic_qa"],
     ("model_size", "large"): ["dataset=synthetic_qa"],
@@ -70,7 +87,14 @@ def test_every_experiment_is_a_multirun_and_each_cell_passes_the_check(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # the check asks only whether a data set's folder is there
-    for name in ("labelme", "popquorn", "lewidi2023", "sentiment_polarity"):
+    for name in (
+        "labelme",
+        "popquorn",
+        "lewidi2023",
+        "sentiment_polarity",
+        "omniglot",
+        "miniimagenet",
+    ):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("ANNORUN_DATA", str(tmp_path))
     names = config.sweeps()
@@ -285,6 +309,6 @@ def test_a_method_from_an_outside_package_runs(outsider: Path, tmp_path: Path) -
     assert unknown.returncode == 2
     assert "method.module.rate=1: unknown key" in unknown.stderr
     assert (
-        "plain               Plain: a method from outside"
+        "plain                 Plain: a method from outside"
         in shell("--help", cwd=here, PYTHONPATH=str(outsider)).stdout
     )

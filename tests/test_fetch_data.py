@@ -352,7 +352,7 @@ def test_the_list(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> Non
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines)[1:] == [
         *("openbookqa", "arc", "piqa", "pubmedqa", "commonsenseqa", "riddlesense"),
-        *("sentiment_polarity", "labelme", "popquorn", "lewidi2023", "lewidi2025"),
+        *("sentiment_polarity", "labelme", "popquorn", "lewidi2023", "lewidi2025", "omniglot"),
     ]
     # 2,584,787 + 11,414 bytes
     assert re.search(r"2 +2\.6 MB +MIT +pubmedqa/pubmedqa$", lines["pubmedqa"])

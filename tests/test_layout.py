@@ -27,7 +27,8 @@ OWN = {
     | {"annorun.net"},
     "dataset": {"annorun.dataset"},
     "annotator_dist": set(),
-    "noise": set(),
+    "noise": {"annorun.workload"},
+    "workload": set(),
     "votes": set(),
     "net": {"annorun.net_text", "annorun.net_small"},
     "net_text": set(),
@@ -40,16 +41,17 @@ OUTSIDE = {
     "objective": {"torch"},
     "annotator_dist": {"numpy"},
     "noise": {"numpy"},
+    "workload": {"numpy"},
     "votes": {"numpy"},
     "method": {"torch", "lightning", "numpy", "scipy", "sklearn", "peft"},
     "dataset": {"numpy", "scipy", "sklearn", "torch", "lightning", "transformers"}
-    | {"datasets", "pyarrow"},
+    | {"datasets", "pyarrow", "PIL"},
     "net": {"torch", "transformers", "safetensors", "peft"},
     "net_text": {"torch"},
     "net_small": {"torch"},
 }
 # packages that are only imported inside a function, everywhere in annorun
-LAZY = {"transformers", "datasets", "pyarrow", "wandb", "sklearn", "peft"}
+LAZY = {"transformers", "datasets", "pyarrow", "wandb", "sklearn", "peft", "PIL"}
 # package -> the only files that may import it
 HOME = {
     "hydra": {"cli.py", "config.py", "run.py"},
@@ -62,7 +64,7 @@ HOME = {
 }
 # files that import torch, at the top or anywhere; nobody else's top level may lead to them
 TORCH = {"net.py", "net_text.py", "net_small.py", "training.py", "curves.py", "pretrain.py"}
-TORCH |= {"dataset/module.py"}
+TORCH |= {"dataset/module.py", "meta_training.py", "learned.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -6,8 +6,9 @@ import pytest
 from annorun.annotator_dist import subpopulations
 from annorun.dataset.subpopulation_items import subpopulation_items
 from annorun.errors import ConfigError
-from annorun.noise import assign, planted_accuracy, spam
+from annorun.noise import planted_accuracy, spam
 from annorun.votes import Pool
+from annorun.workload import assign
 
 
 def crowd(

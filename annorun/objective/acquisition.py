@@ -75,17 +75,19 @@ def acquire(
     policy: Literal["random", "entropy"],
     first: int,
     budget: int,
-    generator: torch.Generator,
+    seed: Tensor,  # (n_tasks,) of what is drawn for a task
 ) -> Tensor:  # (n_tasks, n_examples, n_annotators)
     """Return the votes that were asked for, -1 elsewhere.
 
     Each example has `first` votes of random annotators to begin with; then `budget` are asked for,
     one after another. Both policies begin with the same votes.
     """
-    rank = torch.rand(votes.shape, generator=generator).to(votes.device)
+    generators = [torch.Generator().manual_seed(int(s)) for s in seed]
+    rank = torch.stack([torch.rand(votes[0].shape, generator=g) for g in generators])
+    rank = rank.to(votes.device)
     rank = torch.where(votes >= 0, rank, torch.inf)
     begun = rank.argsort(dim=-1).argsort(dim=-1) < first
-    order = torch.rand((len(votes), votes[0].numel()), generator=generator).argsort(dim=1)
+    order = [torch.randperm(votes[0].numel(), generator=g) for g in generators]
     known = torch.where(begun, votes, -1)
     for t in range(len(votes)):
         for _ in range(budget):

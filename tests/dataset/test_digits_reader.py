@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from annorun.dataset.digits import digits
+from annorun.dataset.images import bilinear
 from annorun.errors import ConfigError
 from annorun.seeds import rng
 
@@ -54,3 +55,34 @@ def test_every_digit_file_is_read_without_torch() -> None:
         "d.digits(rng=numpy.random.default_rng(0)); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_larger_images_are_those_of_torch_and_the_same_digits() -> None:
+    """An independent bilinear interpolation, torch's, which also has pixels' centres at halves."""
+    import torch
+
+    small, large = (digits(rng=rng(0, "split"), size=size)[0] for size in (8, 28))
+    assert large.inputs["x"].shape == (1797, 1, 28, 28) and large.inputs["x"].dtype == np.float32
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(small.inputs["x"]), size=(28, 28), mode="bilinear", align_corners=False
+    )
+    np.testing.assert_allclose(large.inputs["x"], expected.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(small.truth, large.truth)
+    assert (small.split == large.split).all()
+    with pytest.raises(ConfigError, match=r"dataset.size=7: allowed is 8"):
+        digits(rng=rng(0, "split"), size=7)
+
+
+def test_eight_pixels_are_as_they_always_were() -> None:
+    from sklearn.datasets import load_digits
+
+    plain = (load_digits().images / 16).astype(np.float32)[:, None]
+    for items in (digits(rng=rng(0, "split"))[0], digits(rng=rng(0, "split"), size=8)[0]):
+        np.testing.assert_array_equal(items.inputs["x"], plain)
+
+
+def test_interpolation_by_hand() -> None:
+    """2 -> 4: centres at -1/4, 1/4, 3/4, 5/4 of a pixel; the outer two take the nearest."""
+    row = np.array([[0, 8], [0, 8]], dtype=np.float32)
+    np.testing.assert_array_equal(bilinear(row, 4), [[0, 2, 6, 8]] * 4)
+    np.testing.assert_array_equal(bilinear(row.T, 4), np.transpose([[0, 2, 6, 8]] * 4))

@@ -43,9 +43,8 @@ def test_the_expected_entropy_weighs_each_possible_vote() -> None:
     by_hand = [0.5 * h + 0.5 * math.log(2), math.log(2)]
     torch.testing.assert_close(found, torch.tensor(by_hand))
     said = torch.tensor([[0, -1], [0, 1]])[None]
-    order = torch.Generator().manual_seed(0)
     support, query = torch.zeros(1, 2, 3), torch.zeros(1, 1, 3)
-    known = acquire(by_count, support, query, said, "entropy", 0, 1, order)
+    known = acquire(by_count, support, query, said, "entropy", 0, 1, torch.tensor([0]))
     assert known.tolist() == [[[0, -1], [-1, -1]]]
 
 
@@ -69,8 +68,8 @@ def crowd() -> tuple[Tensor, Tensor, Tensor]:
 def test_votes_are_those_that_can_be_had_as_many_as_asked(policy: str) -> None:
     support, query, votes = crowd()
     kept = votes.clone()
-    generator = torch.Generator().manual_seed(1)
-    known = acquire(by_em, support, query, votes, policy, 1, 5, generator)  # type: ignore[arg-type]
+    seed = torch.tensor([1, 2])
+    known = acquire(by_em, support, query, votes, policy, 1, 5, seed)  # type: ignore[arg-type]
     assert ((known >= 0).sum(dim=(1, 2)) == 6 + 5).all()
     assert (known[known >= 0] == votes[known >= 0]).all()
     assert ((known >= 0).sum(dim=2) >= 1).all()
@@ -81,7 +80,7 @@ def test_both_policies_begin_alike_and_end_with_all_votes() -> None:
     support, query, votes = crowd()
     known = {
         (policy, budget): acquire(
-            by_em, support, query, votes, policy, 1, budget, torch.Generator().manual_seed(1)
+            by_em, support, query, votes, policy, 1, budget, torch.tensor([1, 2])
         )
         for policy in ("random", "entropy")
         for budget in (0, 3, 100)
@@ -110,7 +109,18 @@ def test_entropy_asks_whom_it_can_learn_from() -> None:
 
     votes = torch.tensor([[[1, 0]]])
     for seed in range(5):
-        known = acquire(
-            adapt, support, query, votes, "entropy", 0, 1, torch.Generator().manual_seed(seed)
-        )
+        known = acquire(adapt, support, query, votes, "entropy", 0, 1, torch.tensor([seed]))
         assert known.tolist() == [[[-1, 0]]]
+
+
+def test_a_task_alone_is_asked_as_in_a_batch_and_tasks_differ() -> None:
+    support, query, votes = crowd()
+    seed = torch.tensor([1, 2])
+    both = acquire(by_em, support, query, votes, "random", 1, 3, seed)
+    for t in range(2):
+        part = slice(t, t + 1)
+        own = acquire(by_em, support[part], query[part], votes[part], "random", 1, 3, seed[part])
+        assert (own == both[part]).all()
+    same = votes[1:].expand(2, -1, -1)
+    twice = acquire(by_em, support, query, same, "random", 1, 3, seed)
+    assert (twice[0] != twice[1]).any()

@@ -1,0 +1,79 @@
+"""What was learned from training tasks, kept in the cache: one file of weights, one of curves.
+
+A file's name is a hash of everything that training depends on: data, tasks, annotators, network,
+trainer, seeds, our own code and torch. Methods that differ only in how they answer, and target
+pools, share one network. `mode=force` runs again with the network that is there.
+"""
+
+import hashlib
+import inspect
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from annorun import results
+from annorun.episodes import Episodes
+from annorun.method.episodic import Episodic
+
+# of an annotator_dist: what only target tasks are drawn with
+TARGET = ("test", "part", "mixture", "n_annotators")
+
+
+def _digest(files: list[Path]) -> str:
+    return hashlib.sha256("".join(p.read_text("utf-8") for p in files).encode()).hexdigest()
+
+
+# when this is imported, not when it is asked for: by then somebody may have edited the files
+CODE = _digest(sorted(Path(__file__).parent.rglob("*.py")))
+
+
+def place(c: dict[str, Any], module: Episodic, episodes: Episodes) -> Path | None:
+    """Return where the network of a run is kept; None for a method that learns from no task."""
+    learner = module.learner(c["method"]["module"])
+    if learner is None:
+        return None
+    tasks = {k: v for k, v in asdict(episodes).items() if k != "tasks"}
+    pool = {k: v for k, v in c["annotator_dist"].items() if k not in TARGET}
+    method = {"module": learner, "episodes": tasks, "aggregator": None}
+    asked = {**c, "method": method, "annotator_dist": pool if episodes.pseudo else {}}
+    # a plugin's classes stand in files of its own
+    own = {inspect.getfile(k) for k in type(module).__mro__ if not _known(k.__module__)}
+    parts = [results.identity(asked), CODE, _digest(sorted(map(Path, own))), torch.__version__]
+    cache = Path(os.environ.get("ANNORUN_CACHE") or "~/.cache/annorun").expanduser()
+    return cache / f"meta-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.safetensors"
+
+
+def _known(module: str) -> bool:
+    return module.split(".")[0] in ("annorun", "torch", "lightning", "builtins", "abc")
+
+
+def load(path: Path, module: Episodic, folder: Path) -> bool:
+    """Put what is kept into the module and its curves into the folder; False if it is not there."""
+    curves = path.with_suffix(".csv")
+    if not (path.is_file() and curves.is_file()):
+        return False
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError):
+        # a broken file: it is made anew
+        return False
+    shutil.copyfile(curves, folder / "metrics.csv")
+    return True
+
+
+def keep(path: Path, state: dict[str, Tensor], curves: Path) -> None:
+    """Write both, so that another process finds whole files; the weights last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        shutil.copyfile(curves, f"{aside}/curves")
+        save_file({k: v.contiguous() for k, v in state.items()}, f"{aside}/weights")
+        os.replace(f"{aside}/curves", path.with_suffix(".csv"))
+        os.replace(f"{aside}/weights", path)

@@ -1,0 +1,173 @@
+"""What every method over tasks must do, whatever its formula; a new one is a row by its YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+
+from annorun import config, run
+from annorun.method.episodic import Episodic, Tasks
+from annorun.votes import TaskSpec
+
+NODES = {
+    p.stem: method["module"]
+    for p in sorted((config.conf_dir() / "method").glob("*.yaml"))
+    if (method := config.plain(OmegaConf.load(p))).get("episodes")
+}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NODES),
+    ("meta_em", {"model": "variational", "precision": 1.0}),
+    ("meta_em", {"model": "gated"}),
+    ("meta_em", {"covariance": "identity", "scale": True}),
+    ("meta_em", {"acquire": "entropy", "budget": 2}),
+    ("prototypical", {"labels": "dawid_skene"}),
+    ("maml", {"first_order": False}),
+    ("shallow", {"classifier": "random_forest"}),
+    ("crowd_tasks", {"layer": "conal"}),
+    ("crowd_tasks", {"start": "prototypical"}),
+]
+SPEC = TaskSpec(kind="image", n_classes=3, n_annotators=0, input_shape=(1, 8, 8))
+OPTIMIZER = {
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "clip": 10.0,
+    "schedule": "constant",
+    "max_steps": 10,
+}
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: "-".join([v[0], *map(str, v[1].values())]))
+def node(request: pytest.FixtureRequest) -> dict[str, Any]:
+    name, changed = request.param
+    return {**NODES[name], **changed}
+
+
+def build(node: dict[str, Any], seed: int = 0) -> Episodic:
+    built: Episodic = run.build(
+        node, spec=SPEC, network={"family": "image"}, optimizer=dict(OPTIMIZER), seed=seed
+    )
+    return built
+
+
+def easy(n_tasks: int = 2, seed: int = 0) -> Tasks:
+    """Images of three far patterns, three annotators of whom one errs on the first example."""
+    draw = torch.Generator().manual_seed(seed)
+    pattern = 3 * torch.randn(n_tasks, 3, 1, 8, 8, generator=draw)
+    support_truth = torch.arange(3).repeat_interleave(2).expand(n_tasks, -1).contiguous()
+    query_truth = torch.arange(3).repeat_interleave(4).expand(n_tasks, -1).contiguous()
+    pick = torch.arange(n_tasks)[:, None]
+    support, query = (
+        pattern[pick, truth] + 0.1 * torch.randn(*truth.shape, 1, 8, 8, generator=draw)
+        for truth in (support_truth, query_truth)
+    )
+    votes = support_truth[..., None].repeat(1, 1, 3)
+    votes[:, 0, 2] = 1
+    return Tasks(support, votes, query, query_truth, torch.arange(n_tasks))
+
+
+def test_battery_sees_every_method() -> None:
+    assert set(NODES) == {"crowd_tasks", "maml", "meta_em", "prototypical", "shallow"}
+
+
+def test_easy_tasks_are_answered_and_probabilities_sum_to_one(node: dict[str, Any]) -> None:
+    tasks = easy()
+    method = build(node)
+    if method.learner(node) is not None:
+        adam = torch.optim.Adam(method.parameters(), lr=3e-3)
+        for step in range(30):
+            adam.zero_grad()
+            method.loss(easy(seed=1 + step)).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+    method.eval()
+    with torch.no_grad():
+        answers = method.answer(tasks)
+    assert answers.log_probs.shape == (2, 12, 3)
+    total = answers.log_probs.exp().sum(dim=-1)
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-5, rtol=0)
+    right = (answers.log_probs.argmax(dim=-1) == tasks.query_truth).float().mean()
+    assert right > 0.7
+    if answers.accuracy is not None:
+        assert answers.accuracy.shape == (2, 3)
+    if answers.labels is not None:
+        assert answers.labels.shape == (2, 6, 3)
+
+
+def test_no_true_class_reaches_an_answer(node: dict[str, Any]) -> None:
+    tasks = easy()
+    method = build(node).eval()
+    with torch.no_grad():
+        first = method.answer(tasks).log_probs
+        blind = tasks._replace(
+            query_truth=torch.full_like(tasks.query_truth, -1),
+        )
+        again = method.answer(blind).log_probs
+    torch.testing.assert_close(again, first, atol=1e-6, rtol=0)
+
+
+def test_a_query_does_not_change_the_answer_to_another(node: dict[str, Any]) -> None:
+    """But for the choice of votes, and MAML's batch statistics, which its paper has."""
+    if node.get("acquire") or node["_target_"].endswith("Maml"):
+        pytest.skip("it looks at the queries, without their classes")
+    tasks = easy()
+    method = build(node).eval()
+    with torch.no_grad():
+        first = method.answer(tasks).log_probs
+        half = method.answer(
+            tasks._replace(query=tasks.query[:, :5], query_truth=tasks.query_truth[:, :5])
+        )
+    torch.testing.assert_close(half.log_probs, first[:, :5], atol=1e-4, rtol=0)
+
+
+def test_every_trainable_parameter_gets_a_finite_gradient(node: dict[str, Any]) -> None:
+    method = build(node)
+    if method.learner(node) is None:
+        pytest.skip("it does not learn from training tasks")
+    method.loss(easy()).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            moved = bool(parameter.grad.abs().sum() > 0)
+            # a shift before batch normalisation does nothing
+            bias_of_convolution = name.startswith("net.") and name.endswith("bias")
+            assert moved or bias_of_convolution, name
+
+
+def test_same_seed_same_weights_other_seed_others(node: dict[str, Any]) -> None:
+    first, same, other = (build(node, seed).state_dict() for seed in (0, 0, 1))
+    if not first:
+        pytest.skip("no weights")
+    assert all(torch.equal(first[k], same[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_it_trains_and_its_checkpoint_reads_back(node: dict[str, Any], tmp_path: Path) -> None:
+    method = build(node)
+    if method.learner(node) is None:
+        pytest.skip("it does not learn from training tasks")
+    batches = DataLoader([easy(seed=s) for s in range(3)], batch_size=None)  # type: ignore[arg-type]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    trainer.fit(method, batches, batches)
+    assert any(not torch.equal(before[k], v) for k, v in method.state_dict().items())
+    assert 0 <= float(trainer.callback_metrics["val/acc"]) <= 1
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = type(method).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    method.eval()
+    again.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again.answer(easy()).log_probs, method.answer(easy()).log_probs)
