@@ -258,7 +258,7 @@ def _files(config: dict[str, Any]) -> list[str]:
             f"dataset.path={path}: no such file or folder (below {Path.cwd()}); "
             "allowed is a path that exists, "
             "or set ANNORUN_DATA to the folder that holds the data sets "
-            "(scripts/fetch_data.py gets them)"
+            "(scripts/fetch_data.py lists what it gets)"
         )
     used = family(config)
     model = config["model_size"].get(used) if used else None
