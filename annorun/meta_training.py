@@ -1,19 +1,16 @@
 """Meta-training and target tasks: the part of a run over episodes that needs torch."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from annorun import episode_results, episodes, learned, results
+from annorun import episode_results, episodes, fitting, learned, results
 from annorun.check_network import family
 from annorun.curves import Curves
 from annorun.dataset.module import standardised
@@ -22,7 +19,6 @@ from annorun.errors import ConfigError
 from annorun.method.episodic import Episodic, Tasks
 from annorun.seeds import rng
 from annorun.show import bar
-from annorun.training import logger
 from annorun.votes import Floats, Ints, Items, Posterior, TaskSpec
 
 # target tasks at once
@@ -41,18 +37,17 @@ class MetaTraining:
 
     def __init__(self, c: dict[str, Any], items: Items, build: Callable[..., Any]):
         t = c["trainer"]
-        if t["accelerator"] == "gpu" and not torch.cuda.is_available():
-            raise ConfigError("trainer.accelerator=gpu: there is none here; allowed is cpu")
+        self.device = fitting.device(t)
         self.c, self.items, self.build = c, items, build
-        self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
-        torch.set_num_threads(t["threads"])
         self.episodes: Episodes = build(c["method"]["episodes"])
         least = self.episodes.shots + self.episodes.queries
         way = self.episodes.way
         self.train = episodes.by_class(items, "train", least, way)
         self.test = episodes.by_class(items, "test", least, way)
+        asked = rng(c["data_seed"], "target_tasks")
+        self.drawn = episodes.draw(self.test, self.episodes, self.episodes.tasks, asked)
         if (items.split == "val").any():
             self.val = episodes.by_class(items, "val", least, way)
         else:
@@ -67,12 +62,11 @@ class MetaTraining:
         train = np.flatnonzero(items.split == "train")
         self.x = standardised(x, train) if items.kind == "features" else x
         spec = TaskSpec(items.kind, self.episodes.way, 0, tuple(x.shape[1:]))
-        keys = ("lr", "betas", "weight_decay", "clip", "schedule", "max_steps")
         self.module: Episodic = build(
             c["method"]["module"],
             spec=spec,
             network={"family": family(c)},
-            optimizer={k: t[k] for k in keys},
+            optimizer={k: t[k] for k in fitting.OPTIMIZER},
             seed=c["seed"],
         )
 
@@ -99,8 +93,10 @@ class MetaTraining:
         """Return where the network is kept, None for a method that learns from no task."""
         return learned.place(self.c, self.module, self.episodes)
 
-    def tasks(self, drawn: Drawn, votes: Ints, truth: Ints) -> Tasks:
-        """Return tasks as tensors, with the queries' classes given."""
+    def tasks(self, drawn: Drawn, votes: Ints, truth: Ints | None = None) -> Tasks:
+        """Return tasks as tensors; the queries' classes are -1 where they are not given."""
+        if truth is None:
+            truth = np.full_like(drawn.query_truth, -1)
         return Tasks(
             support=self.x[drawn.support],
             votes=torch.from_numpy(votes),
@@ -141,22 +137,19 @@ class MetaTraining:
         return self.tasks(drawn, votes, asked)
 
     def target(self, n_annotators: int, mixture: int) -> tuple[Drawn, Ints, Floats]:
-        """Draw the target tasks, the same for each R and mixture; their votes; who gave them."""
+        """Return the target tasks, the same for each R and mixture; their votes; who gave them."""
         e, seed = self.episodes, self.c["data_seed"]
-        drawn = episodes.draw(self.test, e, e.tasks, rng(seed, "target_tasks"))
         draw = rng(seed, f"target_votes/{n_annotators}/{mixture}")
         matrices = self.pool(e.tasks, n_annotators, draw, part="test", mixture=mixture)
-        votes = episodes.annotate(drawn.support_truth, matrices, e.per_item, draw)
-        return replace(drawn, seed=draw.integers(2**62, size=e.tasks)), votes, matrices
+        votes = episodes.annotate(self.drawn.support_truth, matrices, e.per_item, draw)
+        return replace(self.drawn, seed=draw.integers(2**62, size=e.tasks)), votes, matrices
 
     def judge(self) -> Iterator[episode_results.Judged]:
         """Answer the target tasks of each R and mixture."""
         for n_annotators in self.episodes.annotators:
             for mixture in range(len(self.c["annotator_dist"]["test"])):
                 drawn, votes, matrices = self.target(n_annotators, mixture)
-                # a class that nobody may see
-                hidden = np.full_like(drawn.query_truth, -1)
-                tasks = self.tasks(drawn, votes, hidden)
+                tasks = self.tasks(drawn, votes)
                 with torch.no_grad():
                     parts = [
                         self.module.answer(
@@ -171,8 +164,7 @@ class MetaTraining:
     def picture(self, folder: Path) -> None:
         """Write task.csv, the first target task in a plane, where the method has places for it."""
         drawn, votes, _ = self.target(self.episodes.annotators[0], 0)
-        hidden = np.full_like(drawn.query_truth, -1)
-        tasks = Tasks(*(v[:1].to(self.place) for v in self.tasks(drawn, votes, hidden)))
+        tasks = Tasks(*(v[:1].to(self.place) for v in self.tasks(drawn, votes)))
         with torch.no_grad():
             places = self.module.places(tasks)
         if places is not None:
@@ -185,36 +177,10 @@ class MetaTraining:
         judged = len(self.val) >= self.episodes.way
         val = [self.source(self.val, 1, held) for _ in range(VALIDATION_TASKS * judged)]
         curves = Curves(t["val_every"], t["max_steps"], has_val=judged)
-        best = None
-        if t["choose_on"] == "gold":
-            best = ModelCheckpoint(
-                folder, "best", monitor="val/acc", mode="max", save_weights_only=True
-            )
-        trainer = L.Trainer(
-            accelerator=t["accelerator"],
-            devices=1,
-            precision=t["precision"],
-            max_steps=t["max_steps"],
-            max_epochs=-1,
-            val_check_interval=min(t["val_every"], t["max_steps"]),
-            check_val_every_n_epoch=None,
-            log_every_n_steps=min(t["val_every"], t["max_steps"]),
-            limit_val_batches=1.0 if judged else 0,
-            num_sanity_val_steps=0,
-            callbacks=[curves, *([best] if best else [])],
-            logger=logger(self.c, folder),
-            default_root_dir=folder,
-            enable_checkpointing=best is not None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            # a method may adapt by gradient in validation too
-            inference_mode=False,
-        )
-        with warnings.catch_warnings(), bar(trainer.max_steps) as curves.show:
-            warnings.filterwarnings("ignore", ".*LeafSpec.*")
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        best = fitting.best(t, folder)
+        # a method may adapt by gradient in validation too
+        trainer = fitting.trainer(self.c, folder, curves, best, inference_mode=False)
+        with fitting.quiet(), bar(trainer.max_steps) as curves.show:
             loader: DataLoader[Tasks] | None = None
             if judged:
                 loader = DataLoader(val, batch_size=None)  # type: ignore[arg-type]

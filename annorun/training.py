@@ -1,8 +1,6 @@
 """Fitting one method's network: the part of a run that needs torch and Lightning."""
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from annorun import net, net_text, results
+from annorun import fitting, net, net_text, results
 from annorun.check_network import TRANSFORMERS, family
 from annorun.curves import Curves
 from annorun.dataset.encode import MAX_TOKENS
@@ -25,9 +23,6 @@ from annorun.scores import soft
 from annorun.seeds import child
 from annorun.show import bar
 from annorun.votes import Floats, Ints, Items, Posterior, Votes, group_names
-
-# Lightning's banners and advertisements; what matters to a run is in its row
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 # of the last frozen encoder and its texts
 STATES: dict[tuple[str, str, int, bytes], Tensor] = {}
@@ -54,8 +49,7 @@ class Training:
 
     def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
         t = c["trainer"]
-        if t["accelerator"] == "gpu" and not torch.cuda.is_available():
-            raise ConfigError("trainer.accelerator=gpu: there is none here; allowed is cpu")
+        self.device = fitting.device(t)
         if votes.multi_label and c["method"]["module"].get("target") == "annotators":
             raise ConfigError(
                 f"method={c['choices']['method']}: each annotator's head learns one label an item, "
@@ -64,19 +58,16 @@ class Training:
         refuse_new_classes(items, c["choices"]["method"])
         self.c, self.items, self.votes = c, items, votes
         self.groups = group_names(votes.group, items.group_names)
-        self.device = torch.cuda.get_device_name() if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
-        torch.set_num_threads(t["threads"])
         used = family(c)
         model = c["model_size"][used]
         self.network = self._network(used)
         self.spec = task_spec(items, votes)
-        keys = ("lr", "betas", "weight_decay", "clip", "schedule", "max_steps")
         self.module: Method = build(
             c["method"]["module"],
             spec=self.spec,
             network=self.network,
-            optimizer={k: t[k] for k in keys},
+            optimizer={k: t[k] for k in fitting.OPTIMIZER},
             seed=c["seed"],
         )
         # dropout draws from the global generator, on every device
@@ -180,35 +171,9 @@ class Training:
         data.group_target = None if group_target is None else torch.from_numpy(group_target)
         data.confusion = None if confusion is None else torch.from_numpy(confusion).float()
         curves = Curves(t["val_every"], t["max_steps"], has_val=len(data.val) > 0)
-        best = None
-        if t["choose_on"] != "last":
-            monitor, mode = ("val/acc", "max") if t["choose_on"] == "gold" else ("val/loss", "min")
-            best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode)
-        trainer = L.Trainer(
-            accelerator=t["accelerator"],
-            devices=1,
-            precision=t["precision"],
-            max_steps=t["max_steps"],
-            max_epochs=-1,
-            val_check_interval=min(t["val_every"], t["max_steps"]),
-            check_val_every_n_epoch=None,
-            log_every_n_steps=min(t["val_every"], t["max_steps"]),
-            limit_val_batches=1.0 if len(data.val) else 0,
-            num_sanity_val_steps=0,
-            callbacks=[curves, *([best] if best else [])],
-            logger=logger(self.c, folder),
-            default_root_dir=folder,
-            enable_checkpointing=best is not None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        with warnings.catch_warnings():
-            # lightning 2.6 on torch 2.13; batches are slices of tensors, workers would slow them
-            warnings.filterwarnings("ignore", ".*LeafSpec.*")
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # curves are kept for every step; the run's folder is where its checkpoint belongs
-            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        best = fitting.best(t, folder)
+        trainer = fitting.trainer(self.c, folder, curves, best)
+        with fitting.quiet():
             return self._fit(trainer, curves, best, folder)
 
     def _fit(
@@ -272,23 +237,3 @@ def refuse_new_classes(items: Items, method: str) -> None:
             f"method={method}: no class of the test part is in the train part; "
             "allowed is a method over tasks, such as meta_em"
         )
-
-
-def logger(c: dict[str, Any], folder: Path) -> Any:
-    """Return Lightning's logger for the config's `logger` group; False for none."""
-    kind = c["logger"]["kind"]
-    if kind == "csv":
-        from lightning.pytorch.loggers import CSVLogger
-
-        return CSVLogger(folder, name="csv", version="")
-    if kind == "wandb":
-        from lightning.pytorch.loggers import WandbLogger
-
-        return WandbLogger(
-            name=folder.name,
-            project=c["logger"]["project"],
-            offline=c["logger"]["offline"],
-            save_dir=folder,
-            config=c,
-        )
-    return False

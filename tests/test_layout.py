@@ -60,11 +60,11 @@ HOME = {
     "matplotlib": {"plots.py", "figures.py"},
     "rich": {"show.py"},
     # through Lightning's WandbLogger, and to finish it
-    "wandb": {"run.py", "training.py"},
+    "wandb": {"run.py", "fitting.py"},
 }
 # files that import torch, at the top or anywhere; nobody else's top level may lead to them
 TORCH = {"net.py", "net_text.py", "net_small.py", "training.py", "curves.py", "pretrain.py"}
-TORCH |= {"dataset/module.py", "meta_training.py", "learned.py"}
+TORCH |= {"dataset/module.py", "meta_training.py", "learned.py", "fitting.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -35,9 +35,9 @@ def omniglot_to_digits(
     assert source.truth is not None and target.truth is not None
     kept = source.split != "test"
     # the characters are numbered without those that are left out
-    number = np.unique(source.truth[kept], return_inverse=True)[1]
-    n_source = int(number.max()) + 1
-    names = [source.classes()[k] for k in np.unique(source.truth[kept])]
+    own, number = np.unique(source.truth[kept], return_inverse=True)
+    n_source = len(own)
+    names = [source.classes()[k] for k in own]
     items = Items(
         kind="image",
         inputs={"x": np.concatenate([source.inputs["x"][kept], target.inputs["x"]])},
