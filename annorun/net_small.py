@@ -1,5 +1,6 @@
 """The small networks for images and features: built here, nothing to load."""
 
+import torch
 from torch import Tensor, nn
 
 # of Conv-4, and the numbers that features become
@@ -67,6 +68,8 @@ class ConvEmbedding(nn.Sequential):
             blocks.append(nn.ReLU())
         super().__init__(*blocks, nn.Flatten())
         self.size = FILTERS * height * width
+        # half the time of a step on a CPU, the same numbers
+        self.to(memory_format=torch.channels_last)
 
 
 class FeatureEmbedding(nn.Sequential):

@@ -122,38 +122,54 @@ def collect(
 
 
 def compare(
-    runs: Sequence[tuple[Key, Path]], names: Sequence[str], metric: str, name: str, base: str
+    runs: Sequence[tuple[Key, Path]], names: Sequence[str], metric: str, base: dict[str, str]
 ) -> list[list[str]]:
-    """Return, for each other value of one key, how runs of its `base` value differ from its own.
+    """Return how runs that have the values of `base` differ from those that do not.
 
-    A pair of runs has the other keys of the table and both seeds in common.
+    A pair of runs has the other keys of the table and both seeds in common. Of runs over target
+    tasks, `test/acc` is paired by task: its mean over annotators and mixtures; p then speaks of
+    tasks, not of how the networks came out.
 
     Args:
         runs: the key and the folder of every run.
         names: of the keys.
         metric: a name in row.json's metrics.
-        name: the key, such as method.
-        base: its value that the others are compared with.
+        base: keys and their values, such as method: nutmeg.
     """
-    at = list(names).index(name)
-    found: dict[str, dict[tuple[object, ...], float]] = {}
+    at = [i for i, name in enumerate(names) if name in base]
+    scores: dict[Key, dict[tuple[object, ...], list[float]]] = {}
     for key, folder in dict.fromkeys(runs):
         if results.state(folder) == "done":
-            row = results.read_row(folder)
-            if metric in row["metrics"]:
-                place = (*key[:at], *key[at + 1 :], row["seed"], row["data_seed"])
-                found.setdefault(key[at], {})[place] = row["metrics"][metric]
-    mine, rows, rng = found.pop(base, {}), [], np.random.default_rng(0)
-    for value, own in found.items():
-        difference = np.array([mine[place] - own[place] for place in own if place in mine])
+            own = scores.setdefault(tuple(key[i] for i in at), {})
+            rest = tuple(value for i, value in enumerate(key) if i not in at)
+            for place, score in _scores(folder, metric).items():
+                own.setdefault((*rest, *place), []).append(score)
+    # runs that differ in none of the table's keys are one
+    found = {k: {p: float(np.mean(v)) for p, v in own.items()} for k, own in scores.items()}
+    asked = tuple(base[names[i]] for i in at)
+    mine, rows, rng = found.pop(asked, {}), [], np.random.default_rng(0)
+    for value, other in found.items():
+        difference = np.array([mine[place] - other[place] for place in other if place in mine])
         if len(difference):
             p = sign_flip(difference, rng=rng)
-            rows.append((f"{base} - {value}", float(difference.mean()), len(difference), p))
+            words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))
+            rows.append((words, float(difference.mean()), len(difference), p))
     adjusted = holm([p for *_, p in rows])
     return [
         [metric, words, _number(mean, sign=True), str(n), _number(p), _number(q)]
         for (words, mean, n, p), q in zip(rows, adjusted, strict=True)
     ]
+
+
+def _scores(folder: Path, metric: str) -> dict[tuple[object, ...], float]:
+    row = results.read_row(folder)
+    seeds = (row["seed"], row["data_seed"])
+    if metric == "test/acc" and (folder / "tasks.csv").is_file():
+        tasks: dict[str, list[float]] = {}
+        for line in results.read_csv(folder / "tasks.csv"):
+            tasks.setdefault(line["task"], []).append(float(line["acc"]))
+        return {(*seeds, task): float(np.mean(acc)) for task, acc in tasks.items()}
+    return {seeds: row["metrics"][metric]} if metric in row["metrics"] else {}
 
 
 def lines(cells: Sequence[Cell]) -> list[list[str]]:

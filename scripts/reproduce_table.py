@@ -112,13 +112,8 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     rows = {m: tables.lines(cells[m]) for m in metrics}
     text = "\n".join(f"{name}: {m}\n\n{tables.markdown(header, rows[m])}\n" for m in metrics)
     compared = configs[0].get("compare") or {}
-    tests = [
-        line
-        for m in metrics
-        for key, base in compared.items()
-        if key in keys
-        for line in tables.compare(runs, keys, m, key, base)
-    ]
+    base = {key: str(value) for key, value in compared.items() if key in keys}
+    tests = [line for m in metrics * bool(base) for line in tables.compare(runs, keys, m, base)]
     if tests:
         words = "paired sign-flip tests (annorun.scores.significance)"
         text += f"\n{words}\n\n{tables.markdown(tables.COMPARED, tests)}\n"

@@ -5,10 +5,12 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from annorun import config, tables
+from annorun.results import write_csv
 from annorun.tables import UNKNOWN, Cell, collect, compare, key_of, lines, markdown, published, word
 
 KEYS = ("method", "annotator_dist")
@@ -199,7 +201,28 @@ def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
             row = json.loads((folder / "row.json").read_text())
             (folder / "row.json").write_text(json.dumps(row | {"seed": seed, "data_seed": 0}))
             runs.append((("x", method), folder))
-    found = compare(runs, ["dataset", "method"], "acc", "method", "b")
+    found = compare(runs, ["dataset", "method"], "acc", {"method": "b"})
     assert found == [["acc", "b - a", "+0.2000", "3", "0.2500", "0.2500"]]
-    assert compare(runs, ["dataset", "method"], "acc", "method", "nobody") == []
-    assert compare(runs, ["dataset", "method"], "nll", "method", "b") == []
+    assert compare(runs, ["dataset", "method"], "acc", {"method": "nobody"}) == []
+    assert compare(runs, ["dataset", "method"], "nll", {"method": "b"}) == []
+
+
+def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:
+    """Two runs, two tasks under two mixtures: b less a is .2 and .4, whatever the mixture."""
+    runs = []
+    for key, accuracies in {
+        ("x", "b", "1"): (0.5, 0.9, 0.7, 0.9),
+        ("x", "a", ""): (0.5, 0.6, 0.3, 0.4),
+        ("x", "a", "1"): (0.0, 0.0, 0.0, 0.0),
+    }.items():
+        folder = done(tmp_path / "".join(key), **{"test/acc": float(np.mean(accuracies))})
+        row = json.loads((folder / "row.json").read_text())
+        (folder / "row.json").write_text(json.dumps(row | {"seed": 0, "data_seed": 0}))
+        lines = [(3, m, t, accuracies[2 * m + t]) for m in (0, 1) for t in (0, 1)]
+        write_csv(folder / "tasks.csv", ("annotators", "mixture", "task", "acc"), lines)
+        runs.append((key, folder))
+    found = compare(runs, ["shots", "method", "own"], "test/acc", {"method": "b", "own": "1"})
+    assert [row[1:4] for row in found] == [
+        ["b 1 - a", "+0.3000", "2"],
+        ["b 1 - a 1", "+0.7500", "2"],
+    ]

@@ -145,10 +145,14 @@ class Episodic(L.LightningModule):
 
 
 def embedded(net: Any, tasks: Tasks) -> tuple[Tensor, Tensor]:
-    """Return what a network makes of support (T, N, M) and queries (T, Q, M), in one pass."""
-    n_tasks, n_support = tasks.support.shape[:2]
+    """Return what a network makes of support (T, N, M) and queries (T, Q, M).
+
+    One task after another, support and queries in one pass: normalisation over a batch is over one
+    task's examples however many tasks a step has, and its activations stay in a CPU's cache.
+    """
     both = torch.cat([tasks.support, tasks.query], dim=1)
-    out: Tensor = net(both.flatten(0, 1)).float().unflatten(0, (n_tasks, -1))
+    out = torch.stack([net(task).float() for task in both])
+    n_support = tasks.support.shape[1]
     return out[:, :n_support], out[:, n_support:]
 
 

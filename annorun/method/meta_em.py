@@ -12,7 +12,9 @@ Deviations from the paper, or readings of what our sources do not state:
    annotators have no say.
 2. `scale`: the embedding is divided by sqrt(M), so that distances start near one.
 3. A training task has R annotators drawn from `episodes.annotators`: one network for every R.
-4. `model`: besides the EM, its variational form and confusion matrices that depend on the input.
+4. Batch normalisation is over one task's support and queries while training (as with one task a
+   step), and by the running means for target tasks.
+5. `model`: besides the EM, its variational form and confusion matrices that depend on the input.
 """
 
 from dataclasses import replace
