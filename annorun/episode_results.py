@@ -12,6 +12,7 @@ import numpy as np
 
 from annorun import results
 from annorun.episodes import Drawn
+from annorun.real_tasks import Labelled
 from annorun.scores import calibration, summary
 from annorun.votes import Floats, Ints, Items
 
@@ -21,11 +22,10 @@ class Judged:
     """The target tasks with R annotators of one mixture, and what a method answered.
 
     Attributes:
-        n_annotators: R.
+        n_annotators: R; 0 for the data's own.
         mixture: which of the pool's target mixtures.
         drawn: the tasks.
-        votes: (n_tasks, n_support, R), -1: no vote.
-        confusion: (n_tasks, R, K, K) what was planted.
+        own: who labelled the support, and how.
         log_probs: (n_tasks, n_query, K).
         labels: (n_tasks, n_support, K) what the method believes of the support, or None.
         accuracy: (n_tasks, R) what it believes of the annotators, or None.
@@ -35,8 +35,7 @@ class Judged:
     n_annotators: int
     mixture: int
     drawn: Drawn
-    votes: Ints
-    confusion: Floats
+    own: Labelled
     log_probs: Floats
     labels: Floats | None
     accuracy: Floats | None
@@ -61,7 +60,7 @@ def write(folder: Path, items: Items, judged: Iterable[Judged]) -> dict[str, flo
     results.write_csv(folder / "tasks.csv", ("annotators", "mixture", "task", "acc"), lines)
     _write_predictions(folder, items, cells)
     metrics = answered(cells) | by_cell(cells, [float(s.mean()) for s in scores])
-    return metrics | _write_annotators(folder, cells)
+    return metrics | _write_annotators(folder, items, cells)
 
 
 def accuracies(cell: Judged) -> Floats:
@@ -71,7 +70,9 @@ def accuracies(cell: Judged) -> Floats:
 
 
 def by_cell(cells: list[Judged], scores: list[float]) -> dict[str, float]:
-    """Return the accuracy of each R, mixture, and both."""
+    """Return the accuracy of each R, mixture, and both; nothing where the votes are real."""
+    if not cells[0].n_annotators:
+        return {}
     marks = [(f"r{c.n_annotators}", f"m{c.mixture}") for c in cells]
     found = {}
     for name in sorted({part for mark in marks for part in mark}):
@@ -113,20 +114,24 @@ def _write_predictions(folder: Path, items: Items, cells: list[Judged]) -> None:
     results.write_csv(folder / "predictions.csv", header, lines())
 
 
-def _write_annotators(folder: Path, cells: list[Judged]) -> dict[str, float]:
+def _write_annotators(folder: Path, items: Items, cells: list[Judged]) -> dict[str, float]:
     header = ("annotator", "votes", "group", "task", "expertise", "true_expertise")
     lines, learned, planted = [], [], []
     for cell in cells:
-        true = np.diagonal(cell.confusion, axis1=-2, axis2=-1).mean(axis=-1)
-        given = ((cell.votes if cell.asked is None else cell.asked) >= 0).sum(axis=1)
+        who, true = cell.own.who, cell.own.accuracy
+        given = ((cell.own.votes if cell.asked is None else cell.asked) >= 0).sum(axis=1)
         believed = np.full(true.shape, np.nan) if cell.accuracy is None else cell.accuracy
-        learned.append(believed.ravel())
-        planted.append(true.ravel())
-        for task, r in np.ndindex(true.shape):
-            own = "" if np.isnan(believed[task, r]) else float(believed[task, r])
+        # a task of real votes may have fewer annotators than another
+        there = np.ones(true.shape, dtype=np.bool_) if who is None else who >= 0
+        learned.append(believed[there])
+        planted.append(true[there])
+        for task, r in np.argwhere(there):
+            numbers = (believed[task, r], true[task, r])
+            own = ("" if np.isnan(value) else float(value) for value in numbers)
             name = f"r{cell.n_annotators}-m{cell.mixture}-t{task}-{r}"
-            row = (name, int(given[task, r]), f"m{cell.mixture}", task, own, float(true[task, r]))
-            lines.append(row)
+            if who is not None:
+                name = str((items.annotator_names or range(who.max() + 1))[who[task, r]])
+            lines.append((name, int(given[task, r]), f"m{cell.mixture}", int(task), *own))
     results.write_csv(folder / "annotators.csv", header, lines)
     flat = np.concatenate(learned)
     if np.isnan(flat).all():

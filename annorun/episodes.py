@@ -32,6 +32,8 @@ class Episodes:
         pseudo: the support of a training task is labelled by pseudo-annotators; else its labels
             are right.
         source_noise: share of the examples of a training task whose class is wrong.
+        real: the support of target tasks has the votes of the data's own annotators, and training
+            tasks are of other classes (`annorun.real_tasks`).
 
     Raises:
         ConfigError: K is below 2, there is no R, or an R is below per_item.
@@ -45,6 +47,7 @@ class Episodes:
     per_item: Natural | None = None
     pseudo: bool = True
     source_noise: Probability = 0.0
+    real: bool = False
 
     def __post_init__(self) -> None:
         if self.way < 2:
@@ -131,15 +134,24 @@ def draw(
     episodes: Episodes,
     n_tasks: int,
     rng: np.random.Generator,
+    voted: list[Ints] | None = None,
 ) -> Drawn:
-    """Draw tasks: classes without replacement, then support and queries of each likewise."""
+    """Draw tasks: classes without replacement, then support and queries of each likewise.
+
+    The support comes out of `voted`, items of the same classes, where that is given.
+    """
     way, shots, queries = episodes.way, episodes.shots, episodes.queries
     classes = rng.random((n_tasks, len(groups))).argpartition(way - 1, axis=1)[:, :way]
     # argpartition leaves the K in no random order
     classes = rng.permuted(classes, axis=1)
     chosen = np.empty((n_tasks, way, shots + queries), dtype=np.int64)
     for t, k in np.ndindex(classes.shape):
-        chosen[t, k] = rng.choice(groups[classes[t, k]], shots + queries, replace=False)
+        group = groups[classes[t, k]]
+        if voted is None:
+            chosen[t, k] = rng.choice(group, shots + queries, replace=False)
+        else:
+            chosen[t, k, :shots] = rng.choice(voted[classes[t, k]], shots, replace=False)
+            chosen[t, k, shots:] = rng.choice(group, queries, replace=False)
     truth = np.broadcast_to(np.arange(way)[:, None], (n_tasks, way, shots + queries))
     return Drawn(
         support=chosen[..., :shots].reshape(n_tasks, -1),

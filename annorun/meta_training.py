@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from annorun import episode_results, episodes, fitting, learned, results
+from annorun import episode_results, episodes, fitting, learned, real_tasks, results
 from annorun.check_network import family
 from annorun.curves import Curves
 from annorun.dataset.module import standardised
@@ -19,7 +19,7 @@ from annorun.errors import ConfigError
 from annorun.method.episodic import Episodic, Tasks
 from annorun.seeds import rng
 from annorun.show import bar
-from annorun.votes import Floats, Ints, Items, Posterior, TaskSpec
+from annorun.votes import Floats, Ints, Items, Posterior, TaskSpec, Votes
 
 # target tasks at once
 AT_ONCE = 10
@@ -35,19 +35,28 @@ class MetaTraining:
         ConfigError: the data have too few classes or examples, or there is no such device.
     """
 
-    def __init__(self, c: dict[str, Any], items: Items, build: Callable[..., Any]):
+    def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
         t = c["trainer"]
         self.device = fitting.device(t)
-        self.c, self.items, self.build = c, items, build
+        self.c, self.build = c, build
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.steps = 0
         self.episodes: Episodes = build(c["method"]["episodes"])
         least = self.episodes.shots + self.episodes.queries
         way = self.episodes.way
+        voted: list[Ints] | None = None
+        self.votes: Votes | None = None
+        if self.episodes.real:
+            parted = rng(c["data_seed"], "target_classes")
+            items, self.votes = real_tasks.apart(items, votes, way, parted)
+            voted = episodes.by_class(items, real_tasks.VOTED, self.episodes.shots, way)
+            self.test = episodes.by_class(items, "test", self.episodes.queries, way)
+        else:
+            self.test = episodes.by_class(items, "test", least, way)
+        self.items = items
         self.train = episodes.by_class(items, "train", least, way)
-        self.test = episodes.by_class(items, "test", least, way)
         asked = rng(c["data_seed"], "target_tasks")
-        self.drawn = episodes.draw(self.test, self.episodes, self.episodes.tasks, asked)
+        self.drawn = episodes.draw(self.test, self.episodes, self.episodes.tasks, asked, voted)
         if (items.split == "val").any():
             self.val = episodes.by_class(items, "val", least, way)
         else:
@@ -136,40 +145,47 @@ class MetaTraining:
         votes = episodes.annotate(said, matrices, e.per_item, draw)
         return self.tasks(drawn, votes, asked)
 
-    def target(self, n_annotators: int, mixture: int) -> tuple[Drawn, Ints, Floats]:
-        """Return the target tasks, the same for each R and mixture; their votes; who gave them."""
+    def target(self, n_annotators: int, mixture: int) -> tuple[Drawn, real_tasks.Labelled]:
+        """Return the target tasks, the same for each R and mixture, and who labelled them how."""
         e, seed = self.episodes, self.c["data_seed"]
         draw = rng(seed, f"target_votes/{n_annotators}/{mixture}")
-        matrices = self.pool(e.tasks, n_annotators, draw, part="test", mixture=mixture)
-        votes = episodes.annotate(self.drawn.support_truth, matrices, e.per_item, draw)
-        return replace(self.drawn, seed=draw.integers(2**62, size=e.tasks)), votes, matrices
+        if self.votes is not None:
+            own = real_tasks.labelled(self.votes, self.items, self.drawn)
+        else:
+            matrices = self.pool(e.tasks, n_annotators, draw, part="test", mixture=mixture)
+            votes = episodes.annotate(self.drawn.support_truth, matrices, e.per_item, draw)
+            right = matrices.diagonal(axis1=-2, axis2=-1).mean(axis=-1)
+            own = real_tasks.Labelled(votes, None, right)
+        return replace(self.drawn, seed=draw.integers(2**62, size=e.tasks)), own
+
+    def cells(self) -> list[tuple[int, int]]:
+        """Return the R and mixture that target tasks are judged under; real votes are but one."""
+        if self.votes is not None:
+            return [(0, 0)]
+        mixtures = range(len(self.c["annotator_dist"]["test"]))
+        return [(r, m) for r in self.episodes.annotators for m in mixtures]
 
     def judge(self) -> Iterator[episode_results.Judged]:
         """Answer the target tasks of each R and mixture."""
-        for n_annotators in self.episodes.annotators:
-            for mixture in range(len(self.c["annotator_dist"]["test"])):
-                drawn, votes, matrices = self.target(n_annotators, mixture)
-                tasks = self.tasks(drawn, votes)
-                with torch.no_grad():
-                    parts = [
-                        self.module.answer(
-                            Tasks(*(v[i : i + AT_ONCE].to(self.place) for v in tasks))
-                        )
-                        for i in range(0, self.episodes.tasks, AT_ONCE)
-                    ]
-                yield episode_results.Judged(
-                    n_annotators, mixture, drawn, votes, matrices, *joined(parts)
-                )
+        for n_annotators, mixture in self.cells():
+            drawn, own = self.target(n_annotators, mixture)
+            tasks = self.tasks(drawn, own.votes)
+            with torch.no_grad():
+                parts = [
+                    self.module.answer(Tasks(*(v[i : i + AT_ONCE].to(self.place) for v in tasks)))
+                    for i in range(0, self.episodes.tasks, AT_ONCE)
+                ]
+            yield episode_results.Judged(n_annotators, mixture, drawn, own, *joined(parts))
 
     def picture(self, folder: Path) -> None:
         """Write task.csv, the first target task in a plane, where the method has places for it."""
-        drawn, votes, _ = self.target(self.episodes.annotators[0], 0)
-        tasks = Tasks(*(v[:1].to(self.place) for v in self.tasks(drawn, votes)))
+        drawn, own = self.target(*self.cells()[0])
+        tasks = Tasks(*(v[:1].to(self.place) for v in self.tasks(drawn, own.votes)))
         with torch.no_grad():
             places = self.module.places(tasks)
         if places is not None:
             numbers = [p.cpu().double().numpy() for p in places]
-            episode_results.write_plane(folder, drawn, votes, *numbers)
+            episode_results.write_plane(folder, drawn, own.votes, *numbers)
 
     def _fit(self, folder: Path) -> None:
         t = self.c["trainer"]

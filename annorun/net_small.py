@@ -69,7 +69,7 @@ class ConvEmbedding(nn.Sequential):
         super().__init__(*blocks, nn.Flatten())
         self.size = FILTERS * height * width
         # half the time of a step on a CPU, the same numbers
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class FeatureEmbedding(nn.Sequential):

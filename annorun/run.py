@@ -117,9 +117,10 @@ def load(c: dict[str, Any]) -> Crowd:
             "data with a group of each annotator (dataset=table: dataset.subpopulation=COLUMN)"
         )
     if c["method"].get("episodes"):
-        # whoever labels a task is drawn with it
-        nobody = np.empty(0, dtype=np.int64)
-        votes = Votes(nobody, nobody, nobody, len(items), 0, items.n_classes)
+        # whoever labels a task is drawn with it, unless the data's own votes are asked for
+        if votes is None:
+            nobody = np.empty(0, dtype=np.int64)
+            votes = Votes(nobody, nobody, nobody, len(items), 0, items.n_classes)
         return Crowd(items, votes, None, real=False)
     pool = build(
         c["annotator_dist"],
@@ -165,7 +166,7 @@ def training(c: dict[str, Any], crowd: Crowd) -> Any:
     if over_tasks:
         from annorun.meta_training import MetaTraining
 
-        return MetaTraining(c, crowd.items, build)
+        return MetaTraining(c, crowd.items, crowd.votes, build)
     from annorun.training import Training
 
     return Training(c, crowd.items, crowd.votes, build)

@@ -115,14 +115,14 @@ def test_a_network_from_the_cache_answers_as_the_one_that_was_trained(
 def test_target_tasks_are_the_same_for_every_method_and_run_seed(compose: Compose) -> None:
     ours, theirs = made(compose, "method=meta_em"), made(compose, "method=maml", "seed=7")
     for mixture in (0, 3):
-        drawn, votes, confusion = ours.target(5, mixture)
-        other, same_votes, same_confusion = theirs.target(5, mixture)
+        drawn, own = ours.target(5, mixture)
+        other, same = theirs.target(5, mixture)
         assert (drawn.support == other.support).all()
         assert (drawn.query == other.query).all()
-        assert (votes == same_votes).all()
-        assert (confusion == same_confusion).all()
+        assert (own.votes == same.votes).all()
+        assert (own.accuracy == same.accuracy).all()
     assert (ours.target(5, 0)[0].query == ours.target(7, 1)[0].query).all()
-    assert (ours.target(5, 0)[1] != ours.target(5, 1)[1]).any()
+    assert (ours.target(5, 0)[1].votes != ours.target(5, 1)[1].votes).any()
     others = made(compose, "method=meta_em", "data_seed=1").target(5, 0)[0]
     assert (others.query != drawn.query).any()
 
@@ -147,8 +147,8 @@ def test_training_tasks_without_pseudo_annotation_have_right_votes(compose: Comp
 
 def test_images_come_with_their_own_class(compose: Compose) -> None:
     m = made(compose, "method=meta_em")
-    drawn, votes, _ = m.target(3, 0)
-    tasks = m.tasks(drawn, votes, drawn.query_truth)
+    drawn, own = m.target(3, 0)
+    tasks = m.tasks(drawn, own.votes, drawn.query_truth)
     truth = m.items.truth
     assert truth is not None
     np.testing.assert_array_equal(tasks.query[2, 5], m.items.inputs["x"][drawn.query[2, 5]])

@@ -1,0 +1,102 @@
+"""Target tasks whose support the data's own annotators have labelled; numpy only.
+
+Kumagai et al., arXiv 2506.10259, 5 and Table 2: LabelMe's workers label the support of target
+tasks. Theirs are tasks of all eight classes, after training on images of another data set; here
+the data's classes are parted, so that one set of features is enough: K classes are those of target
+tasks, training tasks are of the others.
+
+A vote for a class that is not of the task is none, and an image that then has no vote is left out.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from annorun.episodes import Drawn
+from annorun.errors import ConfigError
+from annorun.scores import recovery
+from annorun.votes import Floats, Ints, Items, Votes
+
+# the part of the data that supports of target tasks come from
+VOTED = "voted"
+
+
+class Labelled(NamedTuple):
+    """Who labelled the support of target tasks, and how.
+
+    Attributes:
+        votes: (n_tasks, n_support, R), -1: no vote; R is the most annotators that a task has.
+        who: (n_tasks, R) their numbers in the data, -1 beyond those of a task; None: simulated.
+        accuracy: (n_tasks, R) how often each is right, in all these votes, or as planted.
+    """
+
+    votes: Ints
+    who: Ints | None
+    accuracy: Floats
+
+
+def apart(items: Items, votes: Votes, way: int, rng: np.random.Generator) -> tuple[Items, Votes]:
+    """Return the data with the classes parted, and the votes that target tasks can use.
+
+    The parts: "train", items of the other classes; "voted", train items of the target classes that
+    have a vote for one of these; "test", test items of the target classes; "" are left out.
+
+    Raises:
+        ConfigError: nobody has voted, or there are fewer than 2 `way` classes.
+    """
+    assert items.truth is not None  # `check` holds: needs truth
+    if not len(votes.item):
+        raise ConfigError(
+            "method.episodes.real=true: the data have no votes of their own; allowed is false"
+        )
+    if items.n_classes < 2 * way:
+        raise ConfigError(
+            f"method.episodes.way={way}: with method.episodes.real=true the data's "
+            f"{items.n_classes} classes are for target tasks or for training tasks; allowed is "
+            f"{items.n_classes // 2} at most"
+        )
+    target = np.zeros(items.n_classes, dtype=np.bool_)
+    target[rng.choice(items.n_classes, way, replace=False)] = True
+    kept = target[votes.label] & target[items.truth[votes.item]]
+    own = Votes(
+        votes.item[kept],
+        votes.annotator[kept],
+        votes.label[kept],
+        n_items=votes.n_items,
+        n_annotators=votes.n_annotators,
+        n_classes=votes.n_classes,
+    )
+    wanted = target[items.truth] & (items.truth >= 0)
+    voted = np.bincount(own.item, minlength=len(items)) > 0
+    train, test = items.split == "train", items.split == "test"
+    split = np.select(
+        [train & ~wanted, train & wanted & voted, test & wanted], ["train", VOTED, "test"], ""
+    )
+    return replace(items, split=split), own
+
+
+def labelled(votes: Votes, items: Items, drawn: Drawn) -> Labelled:
+    """Return the votes on the support of tasks, a task's annotators side by side."""
+    assert items.truth is not None
+    n_tasks, n_support = drawn.support.shape
+    used, place = np.unique(drawn.support, return_inverse=True)
+    table = np.full((len(used), votes.n_annotators), -1)
+    inside = np.isin(votes.item, used)
+    row = np.searchsorted(used, votes.item[inside])
+    table[row, votes.annotator[inside]] = votes.label[inside]
+    own = table[place.reshape(n_tasks, n_support)]
+    n_voted = (own >= 0).sum(axis=1)
+    # those with the most votes first; nobody beyond the task with the most annotators
+    order = np.argsort(-n_voted, axis=1, kind="stable")[:, : int((n_voted > 0).sum(axis=1).max())]
+    given = np.take_along_axis(own, order[:, None, :], axis=2)
+    # a task's classes are numbered 0 to K - 1
+    kinds = items.truth[drawn.support[:, :: n_support // drawn.classes.shape[1]]]
+    label = np.argmax(given[..., None] == kinds[:, None, None, :], axis=-1)
+    there = np.take_along_axis(n_voted, order, axis=1) > 0
+    known = recovery.empirical_accuracy(votes, items.truth)
+    return Labelled(
+        np.where(given >= 0, label, -1),
+        np.where(there, order, -1),
+        np.where(there, known[order], np.nan),
+    )
