@@ -239,9 +239,15 @@ def _matrices(config: dict[str, Any], name: dict[str, str]) -> list[str]:
         found.append("method.aggregator: a method over tasks adapts to each; allowed is null")
     if episodes and not (has and draws and config["annotator_dist"]["test"]):
         found.append(
-            f"method={name['method']}: draws the annotators of each task; allowed is "
-            "noise=confusion with annotator_dist=expert_hammer_spammer, pair_flip or "
-            "class_spammer, and one mixture or more in annotator_dist.test"
+            f"method={name['method']}: draws the annotators of each task (with "
+            "method.episodes.real=true of each training task); allowed is noise=confusion with "
+            "annotator_dist=expert_hammer_spammer, pair_flip or class_spammer, and one mixture or "
+            "more in annotator_dist.test"
+        )
+    if episodes and episodes.get("real") is True and "votes" not in config["dataset"]["provides"]:
+        found.append(
+            f"method.episodes.real=true: dataset={name['dataset']} has no votes of its own; "
+            "allowed is false"
         )
     return found
 

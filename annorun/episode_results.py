@@ -12,7 +12,7 @@ import numpy as np
 
 from annorun import results
 from annorun.episodes import Drawn
-from annorun.real_tasks import Labelled
+from annorun.real_tasks import Annotated
 from annorun.scores import calibration, summary
 from annorun.votes import Floats, Ints, Items
 
@@ -35,7 +35,7 @@ class Judged:
     n_annotators: int
     mixture: int
     drawn: Drawn
-    own: Labelled
+    own: Annotated
     log_probs: Floats
     labels: Floats | None
     accuracy: Floats | None
@@ -128,10 +128,11 @@ def _write_annotators(folder: Path, items: Items, cells: list[Judged]) -> dict[s
         for task, r in np.argwhere(there):
             numbers = (believed[task, r], true[task, r])
             own = ("" if np.isnan(value) else float(value) for value in numbers)
-            name = f"r{cell.n_annotators}-m{cell.mixture}-t{task}-{r}"
+            name, group = f"r{cell.n_annotators}-m{cell.mixture}-t{task}-{r}", f"m{cell.mixture}"
             if who is not None:
                 name = str((items.annotator_names or range(who.max() + 1))[who[task, r]])
-            lines.append((name, int(given[task, r]), f"m{cell.mixture}", int(task), *own))
+                group = ""
+            lines.append((name, int(given[task, r]), group, int(task), *own))
     results.write_csv(folder / "annotators.csv", header, lines)
     flat = np.concatenate(learned)
     if np.isnan(flat).all():

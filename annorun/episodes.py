@@ -26,7 +26,8 @@ class Episodes:
         way: K, classes a task.
         shots: support examples a class.
         queries: query examples a class.
-        annotators: R; of a training task one of these, drawn; a target task is judged with each.
+        annotators: R; of a training task one of these, drawn; a target task is judged with each,
+            unless its votes are real.
         per_item: how many of the R label an example, drawn for each; None: all.
         tasks: target tasks, the same for each R and mixture; half as many are for validation.
         pseudo: the support of a training task is labelled by pseudo-annotators; else its labels
@@ -100,9 +101,9 @@ def by_class(items: Items, part: str, least: int, way: int) -> list[Ints]:
     found = [g for g in groups if len(g) >= least]
     if len(found) < way:
         raise ConfigError(
-            f"method.episodes.way={way}: {len(found)} classes have {least} examples (shots + "
-            f"queries) in the {part} part; allowed is that many at most, fewer shots or queries, "
-            "or other data"
+            f"method.episodes.way={way}: {len(found)} classes have {least} examples (of shots "
+            f"and queries) in the {part} part; allowed is that many at most, fewer shots or "
+            "queries, or other data"
         )
     return found
 

@@ -145,7 +145,7 @@ class MetaTraining:
         votes = episodes.annotate(said, matrices, e.per_item, draw)
         return self.tasks(drawn, votes, asked)
 
-    def target(self, n_annotators: int, mixture: int) -> tuple[Drawn, real_tasks.Labelled]:
+    def target(self, n_annotators: int, mixture: int) -> tuple[Drawn, real_tasks.Annotated]:
         """Return the target tasks, the same for each R and mixture, and who labelled them how."""
         e, seed = self.episodes, self.c["data_seed"]
         draw = rng(seed, f"target_votes/{n_annotators}/{mixture}")
@@ -155,7 +155,7 @@ class MetaTraining:
             matrices = self.pool(e.tasks, n_annotators, draw, part="test", mixture=mixture)
             votes = episodes.annotate(self.drawn.support_truth, matrices, e.per_item, draw)
             right = matrices.diagonal(axis1=-2, axis2=-1).mean(axis=-1)
-            own = real_tasks.Labelled(votes, None, right)
+            own = real_tasks.Annotated(votes, None, right)
         return replace(self.drawn, seed=draw.integers(2**62, size=e.tasks)), own
 
     def cells(self) -> list[tuple[int, int]]:

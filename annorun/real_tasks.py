@@ -1,11 +1,17 @@
 """Target tasks whose support the data's own annotators have labelled; numpy only.
 
 Kumagai et al., arXiv 2506.10259, 5 and Table 2: LabelMe's workers label the support of target
-tasks. Theirs are tasks of all eight classes, after training on images of another data set; here
-the data's classes are parted, so that one set of features is enough: K classes are those of target
-tasks, training tasks are of the others.
+tasks.
 
-A vote for a class that is not of the task is none, and an image that then has no vote is left out.
+Deviations from the paper:
+
+1. Theirs are tasks of all eight classes, after training on images of another data set. Here the
+   data's classes are parted, so that one set of features is enough: K classes, drawn by
+   `data_seed`, are those of all target tasks, training tasks are of the others. Validation tasks
+   are of the training classes, other items.
+2. A vote for a class that is not of the task is none, and an item that then has no vote is left
+   out. What is left is right more often than the crowd: the votes that are dropped are all wrong.
+   An annotator's accuracy is over what is left, as his matrix over the task's classes is.
 """
 
 from dataclasses import replace
@@ -22,13 +28,13 @@ from annorun.votes import Floats, Ints, Items, Votes
 VOTED = "voted"
 
 
-class Labelled(NamedTuple):
+class Annotated(NamedTuple):
     """Who labelled the support of target tasks, and how.
 
     Attributes:
         votes: (n_tasks, n_support, R), -1: no vote; R is the most annotators that a task has.
         who: (n_tasks, R) their numbers in the data, -1 beyond those of a task; None: simulated.
-        accuracy: (n_tasks, R) how often each is right, in all these votes, or as planted.
+        accuracy: (n_tasks, R) how often each is right, in all votes of `apart`, or as planted.
     """
 
     votes: Ints
@@ -58,7 +64,9 @@ def apart(items: Items, votes: Votes, way: int, rng: np.random.Generator) -> tup
         )
     target = np.zeros(items.n_classes, dtype=np.bool_)
     target[rng.choice(items.n_classes, way, replace=False)] = True
-    kept = target[votes.label] & target[items.truth[votes.item]]
+    train, test, known = items.split == "train", items.split == "test", items.truth >= 0
+    wanted = known & target[items.truth]
+    kept = target[votes.label] & (train & wanted)[votes.item]
     own = Votes(
         votes.item[kept],
         votes.annotator[kept],
@@ -67,16 +75,12 @@ def apart(items: Items, votes: Votes, way: int, rng: np.random.Generator) -> tup
         n_annotators=votes.n_annotators,
         n_classes=votes.n_classes,
     )
-    wanted = target[items.truth] & (items.truth >= 0)
     voted = np.bincount(own.item, minlength=len(items)) > 0
-    train, test = items.split == "train", items.split == "test"
-    split = np.select(
-        [train & ~wanted, train & wanted & voted, test & wanted], ["train", VOTED, "test"], ""
-    )
+    split = np.select([train & known & ~wanted, voted, test & wanted], ["train", VOTED, "test"], "")
     return replace(items, split=split), own
 
 
-def labelled(votes: Votes, items: Items, drawn: Drawn) -> Labelled:
+def labelled(votes: Votes, items: Items, drawn: Drawn) -> Annotated:
     """Return the votes on the support of tasks, a task's annotators side by side."""
     assert items.truth is not None
     n_tasks, n_support = drawn.support.shape
@@ -95,7 +99,7 @@ def labelled(votes: Votes, items: Items, drawn: Drawn) -> Labelled:
     label = np.argmax(given[..., None] == kinds[:, None, None, :], axis=-1)
     there = np.take_along_axis(n_voted, order, axis=1) > 0
     known = recovery.empirical_accuracy(votes, items.truth)
-    return Labelled(
+    return Annotated(
         np.where(given >= 0, label, -1),
         np.where(there, order, -1),
         np.where(there, known[order], np.nan),

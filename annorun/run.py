@@ -33,7 +33,8 @@ class Crowd:
 
     Attributes:
         accuracy: (n_annotators,), or None.
-        real: the votes are the data's own, not simulated.
+        real: the votes are the data's own, not simulated; False for methods over tasks, which see
+            to that themselves.
     """
 
     items: Items

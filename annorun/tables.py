@@ -127,8 +127,8 @@ def compare(
     """Return how runs that have the values of `base` differ from those that do not.
 
     A pair of runs has the other keys of the table and both seeds in common. Of runs over target
-    tasks, `test/acc` is paired by task: its mean over annotators and mixtures; p then speaks of
-    tasks, not of how the networks came out.
+    tasks, `test/acc` is paired by task: its mean over annotators, mixtures and the table's other
+    keys. p then speaks of these tasks, not of other classes or of how the networks came out.
 
     Args:
         runs: the key and the folder of every run.
@@ -149,19 +149,26 @@ def compare(
     asked = tuple(base[names[i]] for i in at)
     mine, rows, rng = found.pop(asked, {}), [], np.random.default_rng(0)
     for value, other in found.items():
-        difference = np.array([mine[place] - other[place] for place in other if place in mine])
+        units: dict[tuple[object, ...], list[float]] = {}
+        for place in other.keys() & mine.keys():
+            # a task under other shots, say, is not another task
+            unit = place[-3:] if place[-1] is not None else place
+            units.setdefault(unit, []).append(mine[place] - other[place])
+        difference = np.array([float(np.mean(units[unit])) for unit in sorted(units, key=str)])
         if len(difference):
             p = sign_flip(difference, rng=rng)
             words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))
-            rows.append((words, float(difference.mean()), len(difference), p))
+            kind = "tasks" if next(iter(units))[-1] is not None else "runs"
+            rows.append((words, float(difference.mean()), f"{len(difference)} {kind}", p))
     adjusted = holm([p for *_, p in rows])
     return [
-        [metric, words, _number(mean, sign=True), str(n), _number(p), _number(q)]
-        for (words, mean, n, p), q in zip(rows, adjusted, strict=True)
+        [metric, words, _number(mean, sign=True), pairs, _number(p), _number(q)]
+        for (words, mean, pairs, p), q in zip(rows, adjusted, strict=True)
     ]
 
 
 def _scores(folder: Path, metric: str) -> dict[tuple[object, ...], float]:
+    """Return a run's scores by seed, data seed and task, which is None for a whole run."""
     row = results.read_row(folder)
     seeds = (row["seed"], row["data_seed"])
     if metric == "test/acc" and (folder / "tasks.csv").is_file():
@@ -169,7 +176,7 @@ def _scores(folder: Path, metric: str) -> dict[tuple[object, ...], float]:
         for line in results.read_csv(folder / "tasks.csv"):
             tasks.setdefault(line["task"], []).append(float(line["acc"]))
         return {(*seeds, task): float(np.mean(acc)) for task, acc in tasks.items()}
-    return {seeds: row["metrics"][metric]} if metric in row["metrics"] else {}
+    return {(*seeds, None): row["metrics"][metric]} if metric in row["metrics"] else {}
 
 
 def lines(cells: Sequence[Cell]) -> list[list[str]]:

@@ -112,10 +112,10 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     rows = {m: tables.lines(cells[m]) for m in metrics}
     text = "\n".join(f"{name}: {m}\n\n{tables.markdown(header, rows[m])}\n" for m in metrics)
     compared = configs[0].get("compare") or {}
-    base = {key: str(value) for key, value in compared.items() if key in keys}
+    base = {key: tables.word(value) for key, value in compared.items() if key in keys}
     tests = [line for m in metrics * bool(base) for line in tables.compare(runs, keys, m, base)]
     if tests:
-        words = "paired sign-flip tests (annorun.scores.significance)"
+        words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
         text += f"\n{words}\n\n{tables.markdown(tables.COMPARED, tests)}\n"
     (place / "table.md").write_text(text, encoding="utf-8")
     if len(metrics) == 1:

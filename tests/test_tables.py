@@ -202,17 +202,22 @@ def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
             (folder / "row.json").write_text(json.dumps(row | {"seed": seed, "data_seed": 0}))
             runs.append((("x", method), folder))
     found = compare(runs, ["dataset", "method"], "acc", {"method": "b"})
-    assert found == [["acc", "b - a", "+0.2000", "3", "0.2500", "0.2500"]]
+    assert found == [["acc", "b - a", "+0.2000", "3 runs", "0.2500", "0.2500"]]
     assert compare(runs, ["dataset", "method"], "acc", {"method": "nobody"}) == []
     assert compare(runs, ["dataset", "method"], "nll", {"method": "b"}) == []
 
 
 def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:
-    """Two runs, two tasks under two mixtures: b less a is .2 and .4, whatever the mixture."""
+    """Two tasks under two mixtures: with shots x, b less a is .2 and .4; with y .4 and .8.
+
+    A task counts once, at the mean over both shots: .3 and .6.
+    """
     runs = []
     for key, accuracies in {
         ("x", "b", "1"): (0.5, 0.9, 0.7, 0.9),
         ("x", "a", ""): (0.5, 0.6, 0.3, 0.4),
+        ("y", "b", "1"): (0.5, 0.9, 0.7, 0.9),
+        ("y", "a", ""): (0.1, 0.1, 0.3, 0.1),
         ("x", "a", "1"): (0.0, 0.0, 0.0, 0.0),
     }.items():
         folder = done(tmp_path / "".join(key), **{"test/acc": float(np.mean(accuracies))})
@@ -223,6 +228,6 @@ def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:
         runs.append((key, folder))
     found = compare(runs, ["shots", "method", "own"], "test/acc", {"method": "b", "own": "1"})
     assert [row[1:4] for row in found] == [
-        ["b 1 - a", "+0.3000", "2"],
-        ["b 1 - a 1", "+0.7500", "2"],
+        ["b 1 - a", "+0.4500", "2 tasks"],
+        ["b 1 - a 1", "+0.7500", "2 tasks"],
     ]

@@ -21,7 +21,9 @@ Readings, where paper and code leave room:
     2. seunghyukcho/CoNAL-pytorch is not by the authors and is another model: w is the share of the
        annotator's own matrix, nothing is normalised, matrices have biases and start at random, and
        there is no second term. We follow the authors.
-    3. v_i and u_r come from outside: how they are made is the method's affair.
+    3. The second term is over the annotators who have a vote; theirs is over all, which is the same
+       in their data. Tasks of a batch have more and fewer of them.
+    4. v_i and u_r come from outside: how they are made is the method's affair.
 
 Example:
     >>> import torch
@@ -75,9 +77,11 @@ def conal_loss(
     """Return the mean cross-entropy of the votes, less `apart` (lambda) times the distances."""
     weight = mixed(share, own[annotator], common)
     votes = cross_entropy(torch.einsum("vk,vky->vy", probs, weight), label)
-    # of equal matrices, as at the start, the gradient is 0
-    distance: Tensor = torch.linalg.vector_norm(own - common, dim=(-2, -1)).sum()
-    return votes - apart * distance
+    # of equal matrices, as at the start, the gradient is 0; who has no vote has no say
+    distance = torch.linalg.vector_norm(own - common, dim=(-2, -1))
+    voted = torch.zeros_like(distance).index_fill(0, annotator, 1.0)
+    total: Tensor = (distance * voted).sum()
+    return votes - apart * total
 
 
 def implied_accuracy(

@@ -123,6 +123,32 @@ def test_a_query_does_not_change_the_answer_to_another(node: dict[str, Any]) -> 
     torch.testing.assert_close(half.log_probs, first[:, :5], atol=1e-4, rtol=0)
 
 
+def test_who_has_no_vote_in_a_task_changes_nothing(node: dict[str, Any]) -> None:
+    """Real tasks differ in how many annotate them: those of a batch are padded."""
+    if node.get("acquire"):
+        pytest.skip("the first votes are drawn among all annotators")
+    tasks = easy()
+    nobody = torch.full((2, 6, 2), -1)
+    more = tasks._replace(votes=torch.cat([tasks.votes, nobody], dim=2))
+    method = build(node).eval()
+    with torch.no_grad():
+        first, padded = method.answer(tasks), method.answer(more)
+    torch.testing.assert_close(padded.log_probs, first.log_probs, atol=1e-5, rtol=0)
+
+
+def test_a_training_task_is_alone_in_its_batch(node: dict[str, Any]) -> None:
+    """Batch normalisation is over one task, however many a step has."""
+    method = build(node)
+    if method.learner(node) is None:
+        pytest.skip("it does not learn from training tasks")
+    tasks = easy(3)
+    # what a parameter starts from may answer all alike
+    torch.nn.init.normal_(next(p for p in method.parameters() if p.dim() > 1), std=0.3)
+    both = method.train().practise(tasks)
+    alone = method.practise(Tasks(*(v[:1] for v in tasks)))
+    torch.testing.assert_close(alone, both[:1], atol=1e-5, rtol=0)
+
+
 def test_every_trainable_parameter_gets_a_finite_gradient(node: dict[str, Any]) -> None:
     method = build(node)
     if method.learner(node) is None:

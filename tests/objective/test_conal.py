@@ -46,12 +46,15 @@ def test_by_hand():
     assert less == pytest.approx(math.log(1.5) - 0.1 * unit * math.sqrt(234), abs=1e-14)
 
 
-def test_the_distances_are_summed_over_annotators_also_those_without_votes():
-    """|diag(3, 4)| = 5 and |diag(5, 12)| = 13."""
+def test_the_distances_are_summed_over_the_annotators_who_voted():
+    """|diag(3, 4)| = 5; |diag(5, 12)| = 13 is of somebody without a vote, until he has one."""
     common = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     own = common + torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[5.0, 0.0], [0.0, 12.0]]])
     vote = torch.tensor([[0.5, 0.5]]), torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5])
     with_, without = (conal_loss(*vote, own, common, apart=a).item() for a in (0.5, 0.0))
+    assert without - with_ == pytest.approx(0.5 * 5, abs=1e-5)
+    both = (vote[0].repeat(2, 1), torch.tensor([0, 1]), torch.tensor([1, 1]), vote[3].repeat(2))
+    with_, without = (conal_loss(*both, own, common, apart=a).item() for a in (0.5, 0.0))
     assert without - with_ == pytest.approx(0.5 * 18, abs=1e-5)
 
 
