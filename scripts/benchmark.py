@@ -257,8 +257,10 @@ def _show(
     print(tables.markdown(header, [[str(c or "") for c in row] for row in rows]))
     if asked.measured:
         path = config.experiments_dir() / "measured" / f"{name}.csv"
+        # before the file is another one than the commit's
+        first = _header(asked)
         results.write_csv(path, header, rows)
-        path.write_text(_header(asked) + path.read_text("utf-8"), encoding="utf-8")
+        path.write_text(first + path.read_text("utf-8"), encoding="utf-8")
         print(path)
 
 
