@@ -104,8 +104,9 @@ def test_every_experiment_is_a_multirun_and_each_cell_passes_the_check(
         assert own.hydra.mode == "MULTIRUN", name
         assert set(own.keys() & {"smoke", "keys", "metric"}) == {"smoke", "keys", "metric"}, name
         assert set(own.get("also") or []) <= set(names), name
-        # the smoke cells are left to tests/test_smoke.py: composing takes its time
+        assert cli.cells(name, []), name
         assert cli.faults_in_command(name, [], multirun=True) == [], name
+        assert cli.faults_in_command(name, list(own.smoke), multirun=True) == [], name
 
 
 @pytest.mark.parametrize(
