@@ -67,14 +67,8 @@ def apart(items: Items, votes: Votes, way: int, rng: np.random.Generator) -> tup
     train, test, known = items.split == "train", items.split == "test", items.truth >= 0
     wanted = known & target[items.truth]
     kept = target[votes.label] & (train & wanted)[votes.item]
-    own = Votes(
-        votes.item[kept],
-        votes.annotator[kept],
-        votes.label[kept],
-        n_items=votes.n_items,
-        n_annotators=votes.n_annotators,
-        n_classes=votes.n_classes,
-    )
+    columns = {k: getattr(votes, k)[kept] for k in ("item", "annotator", "label")}
+    own = replace(votes, **columns, explanation=None)
     voted = np.bincount(own.item, minlength=len(items)) > 0
     split = np.select([train & known & ~wanted, voted, test & wanted], ["train", VOTED, "test"], "")
     return replace(items, split=split), own
@@ -83,19 +77,14 @@ def apart(items: Items, votes: Votes, way: int, rng: np.random.Generator) -> tup
 def labelled(votes: Votes, items: Items, drawn: Drawn) -> Annotated:
     """Return the votes on the support of tasks, a task's annotators side by side."""
     assert items.truth is not None
-    n_tasks, n_support = drawn.support.shape
-    used, place = np.unique(drawn.support, return_inverse=True)
-    table = np.full((len(used), votes.n_annotators), -1)
-    inside = np.isin(votes.item, used)
-    row = np.searchsorted(used, votes.item[inside])
-    table[row, votes.annotator[inside]] = votes.label[inside]
-    own = table[place.reshape(n_tasks, n_support)]
+    own = votes.dense()[drawn.support]
     n_voted = (own >= 0).sum(axis=1)
     # those with the most votes first; nobody beyond the task with the most annotators
     order = np.argsort(-n_voted, axis=1, kind="stable")[:, : int((n_voted > 0).sum(axis=1).max())]
     given = np.take_along_axis(own, order[:, None, :], axis=2)
     # a task's classes are numbered 0 to K - 1
-    kinds = items.truth[drawn.support[:, :: n_support // drawn.classes.shape[1]]]
+    shots = drawn.support.shape[1] // drawn.classes.shape[1]
+    kinds = items.truth[drawn.support[:, ::shots]]
     label = np.argmax(given[..., None] == kinds[:, None, None, :], axis=-1)
     there = np.take_along_axis(n_voted, order, axis=1) > 0
     known = recovery.empirical_accuracy(votes, items.truth)

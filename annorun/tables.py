@@ -150,11 +150,11 @@ def compare(
     mine, rows, rng = found.pop(asked, {}), [], np.random.default_rng(0)
     for value, other in found.items():
         units: dict[tuple[object, ...], list[float]] = {}
-        for place in other.keys() & mine.keys():
+        for place in (p for p in other if p in mine):
             # a task under other shots, say, is not another task
             unit = place[-3:] if place[-1] is not None else place
             units.setdefault(unit, []).append(mine[place] - other[place])
-        difference = np.array([float(np.mean(units[unit])) for unit in sorted(units, key=str)])
+        difference = np.array([float(np.mean(own)) for own in units.values()])
         if len(difference):
             p = sign_flip(difference, rng=rng)
             words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))

@@ -113,7 +113,8 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     text = "\n".join(f"{name}: {m}\n\n{tables.markdown(header, rows[m])}\n" for m in metrics)
     compared = configs[0].get("compare") or {}
     base = {key: tables.word(value) for key, value in compared.items() if key in keys}
-    tests = [line for m in metrics * bool(base) for line in tables.compare(runs, keys, m, base)]
+    asked = metrics if base else []
+    tests = [line for m in asked for line in tables.compare(runs, keys, m, base)]
     if tests:
         words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
         text += f"\n{words}\n\n{tables.markdown(tables.COMPARED, tests)}\n"
