@@ -203,14 +203,15 @@ class Training:
         return Fitted(probs, groups, expertise, scale, metrics)
 
     def _against_votes(self, probs: Floats, groups: Floats | None) -> dict[str, float]:
-        """Return the soft scores on the test items' own votes, where the data have them."""
+        """Return the soft scores on the test items' own votes or ratings, where there are any."""
         held, test = self.items.held_out, self.data.test
-        if held is None or held.multi_label or not len(held):
+        if self.items.soft is not None:
+            found = soft.by_item(probs, self.items.soft[test])
+        elif held is None or held.multi_label or not len(held):
             return {}
-        whole = np.zeros((held.n_items, *probs.shape[1:]))
-        whole[test] = probs
-        found = soft.by_item(whole, held)
-        if groups is not None:
+        else:
+            found = soft.by_item(probs, held.counts()[test])
+        if held is not None and groups is not None:
             parts = np.zeros((held.n_items, *groups.shape[1:]))
             parts[test] = groups
             found |= soft.by_group(parts, held, self.groups)

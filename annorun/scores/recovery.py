@@ -64,8 +64,8 @@ def recovery(
     }
     # 1e-9: equal but for rounding is constant
     if len(planted) >= 3 and min(np.ptp(estimate), np.ptp(planted)) > 1e-9:
-        found["annotators/pearson"] = _pearson(estimate, planted)
-        found["annotators/spearman"] = _pearson(_ranks(estimate), _ranks(planted))
+        found["annotators/pearson"] = correlation(estimate, planted)
+        found["annotators/spearman"] = correlation(ranks(estimate), ranks(planted))
     return found
 
 
@@ -102,16 +102,24 @@ def counterpart(
     return most
 
 
-def _pearson(a: Floats, b: Floats) -> float:
+def correlation(
+    a: Floats,  # (n,)
+    b: Floats,  # (n,)
+) -> float:
+    """Return Pearson's correlation; NaN where one is constant but for rounding."""
     a, b = a - a.mean(), b - b.mean()
+    if min(np.abs(a).max(initial=0), np.abs(b).max(initial=0)) < 1e-12:
+        return float("nan")
     # clip: rounding can leave a perfect correlation at 1 + 2e-16
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 
-def _ranks(values: Floats) -> Floats:
+def ranks(
+    values: Floats,  # (n,)
+) -> Floats:  # (n,)
     """Return ranks from 1, equal values sharing the mean of theirs."""
     # not scipy.stats.rankdata: the import costs more than a whole aggregation of a small table
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
-    ranks: Floats = (last - (count - 1) / 2)[place]
-    return ranks
+    found: Floats = (last - (count - 1) / 2)[place]
+    return found

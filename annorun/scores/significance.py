@@ -2,12 +2,14 @@
 
 R. A. Fisher: The Design of Experiments, 1935, section 21: if the two methods were alike, each
 difference of a pair could as well have the other sign. S. Holm: A simple sequentially rejective
-multiple test procedure. Scandinavian Journal of Statistics 6, 1979, 65-70.
+multiple test procedure. Scandinavian Journal of Statistics 6, 1979, 65-70. C. Nadeau, Y. Bengio:
+Inference for the generalization error. Machine Learning 52, 2003, 239-281, section 4.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtr
 
 from annorun.votes import Floats
 
@@ -37,6 +39,30 @@ def sign_flip(
     # rounding must not part sums that are equal
     seen = np.abs(difference.sum()) * (1 - 1e-9)
     return float((np.abs(signs @ difference) >= seen).mean())
+
+
+def corrected_resampled_t(
+    difference: Floats,  # (n_folds,)
+    test_share: float,
+) -> float:
+    """Return the two-sided p of a mean difference of 0 over folds of repeated cross-validation.
+
+    Folds share training items, so that their variance is too small: with J of them
+        t = mean / sqrt((1/J + n_test / n_train) var), J - 1 degrees of freedom
+    (Nadeau and Bengio, 5.4; Bouckaert and Frank 2004 for repeats). NaN below two folds; of
+    differences that are all one, 1 if that is 0, else 0.
+
+    Args:
+        difference: of each fold, of all repeats.
+        test_share: n_test / n_train, 1 / (k - 1) for k folds.
+    """
+    n = len(difference)
+    if n < 2:
+        return float("nan")
+    mean, variance = float(difference.mean()), float(difference.var(ddof=1))
+    if variance < 1e-30:
+        return float(abs(mean) < 1e-15)
+    return float(2 * stdtr(n - 1, -abs(mean) / np.sqrt((1 / n + test_share) * variance)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

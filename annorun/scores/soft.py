@@ -7,6 +7,7 @@ number a row, and the mean over the rows is the score.
     manhattan(p, q)   = sum_c |p_c - q_c|: 0 to 2                                 (LeWiDi 2025, A)
     wasserstein(p, q) = sum_c |sum_{d <= c} (p_d - q_d)|: classes in order, one apart      (2025, A)
     cross_entropy     = -sum_c q_c ln p_c: nats                                   (LeWiDi 2023)
+    kl(p, q)          = sum_c q_c ln (q_c / p_c): nats, cross-entropy less what no p can save
 and of labels, one a vote:
     error_rate        = share of votes that are not the prediction                (LeWiDi 2025, B)
     absolute_distance = mean |predicted - voted| / (K - 1)                        (LeWiDi 2025, B)
@@ -23,6 +24,8 @@ Example:
 import numpy as np
 from scipy.special import entr, rel_entr
 
+from annorun.scores.hard import accuracy, macro_f1
+from annorun.scores.recovery import correlation, ranks
 from annorun.votes import Floats, Ints, Votes
 
 FLOOR = 1e-12
@@ -65,6 +68,15 @@ def cross_entropy(
     return cost
 
 
+def kl(
+    p: Floats,  # (n, n_classes)
+    q: Floats,  # (n, n_classes)
+) -> Floats:  # (n,)
+    """Return KL(q || p) in nats; p is raised to 1e-12."""
+    divergence: Floats = cross_entropy(p, q) - entr(q).sum(axis=-1)
+    return divergence
+
+
 def entropy_correlation(
     p: Floats,  # (n, n_classes)
     q: Floats,  # (n, n_classes)
@@ -73,12 +85,17 @@ def entropy_correlation(
 
     It asks whether the model is unsure where people disagree (Uma et al. 2021).
     """
-    a, b = (entr(x).sum(axis=-1) for x in (p, q))
-    a, b = a - a.mean(), b - b.mean()
-    # entropies of equal rows differ in the last bits
-    if min(np.abs(a).max(initial=0), np.abs(b).max(initial=0)) < FLOOR:
-        return float("nan")
-    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+    return correlation(entr(p).sum(axis=-1), entr(q).sum(axis=-1))
+
+
+def entropy_rank_correlation(
+    p: Floats,  # (n, n_classes)
+    q: Floats,  # (n, n_classes)
+) -> float:
+    """Return Spearman's correlation of the entropies over the rows; NaN where one is constant."""
+    # entropies of equal rows differ in the last bits, and must tie
+    a, b = (ranks(np.round(entr(x).sum(axis=-1), 12)) for x in (p, q))
+    return correlation(a, b)
 
 
 def error_rate(
@@ -160,19 +177,27 @@ def group_means(
 
 def by_item(
     probs: Floats,  # (n_items, n_classes)
-    held_out: Votes,
+    counts: Floats,  # (n_items, n_classes), of votes or ratings
 ) -> dict[str, float]:
-    """Return the soft scores against the shares of all votes, over the items that have one."""
-    q = shares(held_out.counts())
+    """Return the soft scores against the shares of all votes, over the items that have one.
+
+    `voted_acc` and `voted_macro_f1` are against the label with the most votes; where several have
+    the most, the item has no part in them.
+    """
+    q = shares(counts)
     seen = ~np.isnan(q[:, 0])
     p, q = probs[seen], q[seen]
     if not len(q):
         return {}
-    rows = {f.__name__: f(p, q) for f in (manhattan, wasserstein, cross_entropy)}
+    rows = {f.__name__: f(p, q) for f in (jsd, manhattan, wasserstein, cross_entropy, kl)}
     found = {f"soft_{name}": float(values.mean()) for name, values in rows.items()}
+    top = q >= q.max(axis=1, keepdims=True) - 1e-9
+    most = np.where(top.sum(axis=1) == 1, top.argmax(axis=1), -1)
     return found | {
-        "soft_jsd": float(jsd(p, q).mean()),
         "soft_entropy_correlation": entropy_correlation(p, q),
+        "soft_entropy_rank_correlation": entropy_rank_correlation(p, q),
+        "voted_acc": accuracy(p, most),
+        "voted_macro_f1": macro_f1(p.argmax(axis=1), most, p.shape[1]),
     }
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from annorun.scores.significance import EXACT, holm, sign_flip
+from annorun.scores.significance import EXACT, corrected_resampled_t, holm, sign_flip
 
 
 def test_sign_flip_by_hand() -> None:
@@ -42,3 +43,43 @@ def test_holm_by_hand() -> None:
     assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+def test_corrected_resampled_t_by_hand() -> None:
+    """1, 2, 3: mean 2, variance 1, t = 2 / sqrt(1/3 + 1/4) = 2.6186; of df 2, p = .1201."""
+    difference = np.array([1.0, 2.0, 3.0])
+    t = 2 / np.sqrt(7 / 12)
+    p = 1 - t / np.sqrt(t**2 + 2)  # the t distribution of two degrees of freedom, in closed form
+    assert corrected_resampled_t(difference, 0.25) == pytest.approx(p)
+    assert corrected_resampled_t(-difference, 0.25) == pytest.approx(p)
+
+
+def test_without_shared_items_it_is_the_t_test() -> None:
+    difference = np.random.default_rng(0).normal(0.3, 1, 25)
+    plain = ttest_1samp(difference, 0).pvalue
+    assert corrected_resampled_t(difference, 0) == pytest.approx(plain)
+    assert corrected_resampled_t(difference, 0.25) > plain
+
+
+def test_corrected_resampled_t_of_constants() -> None:
+    assert np.isnan(corrected_resampled_t(np.ones(1), 0.25))
+    assert corrected_resampled_t(np.zeros(5), 0.25) == 1
+    assert corrected_resampled_t(np.ones(5), 0.25) == 0
+
+
+def test_folds_of_nothing_are_found_as_rarely_as_asked() -> None:
+    """Two guessers over 5 x 5 folds of 100 items: p below .05 in about 5 %, not 30 % or more."""
+    rng = np.random.default_rng(1)
+    found, plain = [], []
+    for _ in range(150):
+        # guessers who have learned the training items' mean, of which folds share most
+        y, difference = rng.normal(size=(2, 100)), []
+        for _ in range(5):
+            for fold in np.split(rng.permutation(100), 5):
+                left = np.delete(np.arange(100), fold)
+                loss = [((x[fold] - x[left].mean()) ** 2).mean() for x in y]
+                difference.append(loss[0] - loss[1])
+        found.append(corrected_resampled_t(np.array(difference), 0.25) < 0.05)
+        plain.append(ttest_1samp(difference, 0).pvalue < 0.05)
+    assert np.mean(found) < 0.1
+    assert np.mean(plain) > 0.2

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import linprog
+from scipy.stats import spearmanr
 
 from annorun.scores import soft
 from annorun.votes import Votes
@@ -76,6 +77,24 @@ def test_entropy_correlation_sees_where_it_is_unsure_and_not_what_it_says():
     assert soft.entropy_correlation(p, q) == pytest.approx(np.corrcoef(*entropy)[0, 1])
 
 
+def test_kl_is_what_cross_entropy_costs_beyond_the_least_there_is():
+    """Of (1/2, 1/2) from (1/4, 3/4): ln 2 - ln 3 / 2; of a row from itself 0."""
+    p, q = np.array([[0.25, 0.75], [1.0, 0.0]]), np.array([[0.5, 0.5], [1.0, 0.0]])
+    assert soft.kl(p, q) == pytest.approx([LN2 - LN3 / 2, 0])
+    p, q = random_rows(3)
+    both = zip(p, q, strict=True)
+    slow = [sum(b * np.log(b / a) for a, b in zip(x, y, strict=True)) for x, y in both]
+    np.testing.assert_allclose(soft.kl(p, q), slow)
+
+
+def test_entropy_rank_correlation_is_spearmans_with_ties():
+    p, q = random_rows(4)
+    p[3], p[5] = p[7][::-1], p[7]  # entropies that tie, but for rounding
+    entropy = [-(x * np.log(x)).sum(axis=1).round(9) for x in (p, q)]
+    assert soft.entropy_rank_correlation(p, q) == pytest.approx(spearmanr(*entropy)[0])
+    assert np.isnan(soft.entropy_rank_correlation(p, np.full(q.shape, 0.2)))
+
+
 def test_scores_of_single_votes_by_hand():
     """Of 4 votes one is met; distances 0 + 1 + 5 + 2 over 4 votes and 5 steps (CSC): 8 / 20."""
     predicted, label = np.array([2, 2, 0, 3]), np.array([2, 3, 5, 1])
@@ -131,12 +150,20 @@ def test_by_group_takes_the_pairs_that_exist_only(votes):
 
 def test_by_item_leaves_items_without_votes_out(votes):
     probs = np.array([[0.5, 0.5], [0.5, 0.5], [9.0, 9.0]])
-    found = soft.by_item(probs, votes)
+    found = soft.by_item(probs, votes.counts())
     # shares (1/3, 2/3) and (1, 0)
     assert found["soft_manhattan"] == pytest.approx((1 / 3 + 1) / 2)
     assert found["soft_wasserstein"] == pytest.approx((1 / 6 + 1 / 2) / 2)
     assert found["soft_cross_entropy"] == pytest.approx(LN2)
-    assert soft.by_item(probs, votes.on(np.zeros(3, dtype=bool))) == {}
+    assert soft.by_item(probs, np.zeros((3, 2))) == {}
+
+
+def test_by_item_holds_answers_against_the_label_with_the_most_votes():
+    """Most votes: 1, 0, a tie, 0. Answers 1, 1, 1, 0: 2 of 3 right; F1 of 0 2/3, of 1 2/3."""
+    counts = np.array([[1, 2], [3, 0], [2, 2], [1, 0]], dtype=np.float64)
+    found = soft.by_item(np.eye(2)[[1, 1, 1, 0]], counts)
+    assert found["voted_acc"] == pytest.approx(2 / 3)
+    assert found["voted_macro_f1"] == pytest.approx(2 / 3)
 
 
 def test_yes_shares_count_annotators_and_not_labels():
