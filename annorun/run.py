@@ -22,7 +22,6 @@ from annorun.check_network import family
 from annorun.errors import ConfigError
 from annorun.noise import planted_accuracy
 from annorun.scores import recovery, summary
-from annorun.scores.soft import shares
 from annorun.seeds import rng
 from annorun.signature import parameters
 from annorun.votes import Floats, Items, Posterior, Votes, group_labels, group_names, hard_labels
@@ -200,9 +199,8 @@ def execute(
             metrics |= report.agreement(votes, rng(c["seed"], "agreement"))
             name = c["choices"]["method"]
             report.write(folder, items, votes, posterior, labels, metrics, method=name)
-        target = np.eye(items.n_classes)[labels]
-        if (c["method"]["module"] or {}).get("target") == "soft":
-            target = posterior.probs if items.soft is None else shares(items.soft)
+        soft = (c["method"]["module"] or {}).get("target") == "soft"
+        target = posterior.probs if soft else np.eye(items.n_classes)[labels]
     if network:
         fitted = network.fit(target, folder, by_group, posterior and posterior.confusion)
         if not np.isfinite(fitted.probs).all():

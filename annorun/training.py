@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from annorun import fitting, net, net_text, results
+from annorun import fitting, head_results, net, net_text, results
 from annorun.check_network import TRANSFORMERS, family
 from annorun.curves import Curves
 from annorun.dataset.encode import MAX_TOKENS
 from annorun.dataset.module import CrowdData, task_spec
 from annorun.errors import ConfigError
 from annorun.method.base import Method
-from annorun.scores import soft
-from annorun.seeds import child
+from annorun.scores import soft, summary
+from annorun.seeds import child, rng
 from annorun.show import bar
 from annorun.votes import Floats, Ints, Items, Posterior, Votes, group_names
 
@@ -199,10 +199,20 @@ class Training:
             self.module.group_probabilities(),
         )
         groups = None if groups is None else data.in_order(groups)
-        metrics |= self._against_votes(probs, groups)
+        metrics |= self._against_votes("test", probs, groups)
+        truth = self.items.truth
+        for name, other in self.module.others().items():
+            answers = data.in_order(other)
+            metrics |= self._against_votes(f"test_{name}", answers, None)
+            if truth is not None and len(answers):
+                metrics |= summary.of_answers(f"test_{name}", answers, truth[data.test])
+        several = self.module.heads()
+        if several is not None and len(several):
+            heads, draw = data.in_order(several), rng(self.c["seed"], "heads")
+            metrics |= head_results.write(folder, self.items, data.test, heads, draw)
         return Fitted(probs, groups, expertise, scale, metrics)
 
-    def _against_votes(self, probs: Floats, groups: Floats | None) -> dict[str, float]:
+    def _against_votes(self, split: str, probs: Floats, groups: Floats | None) -> dict[str, float]:
         """Return the soft scores on the test items' own votes or ratings, where there are any."""
         held, test = self.items.held_out, self.data.test
         if self.items.soft is not None:
@@ -215,7 +225,7 @@ class Training:
             parts = np.zeros((held.n_items, *groups.shape[1:]))
             parts[test] = groups
             found |= soft.by_group(parts, held, self.groups)
-        return {f"test/{name}": value for name, value in found.items()}
+        return {f"{split}/{name}": value for name, value in found.items()}
 
     def _start(self, trainer: L.Trainer) -> dict[str, float]:
         """Return the accuracy before the first step, where the tiny network knows something."""

@@ -148,7 +148,8 @@ def _columns(file: Path, wanted: tuple[str, str], faults: list[str]) -> list[tup
             faults.append(f"{file}, line 1: no column {', '.join(missing)}")
             return []
         # a short line has None where nothing is
-        return [(reader.line_num, *(row[name] or "" for name in wanted)) for row in reader]
+        one, other = wanted
+        return [(reader.line_num, row[one] or "", row[other] or "") for row in reader]
     except csv.Error as error:
         faults.append(f"{file}, line {reader.reader.line_num}: {error}")
         return []

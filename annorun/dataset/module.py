@@ -67,6 +67,10 @@ class CrowdData(L.LightningDataModule):
         self.group_target: Tensor | None = None
         # (n_annotators, n_classes, n_classes) what the aggregator found of each, if it did
         self.confusion: Tensor | None = None
+        # (n_items, n_classes) of the votes or ratings of each item; 0 where there are none
+        counts = votes.counts() if items.soft is None else items.soft
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        self.shares = torch.from_numpy(share.astype(np.float32))
         # votes are sorted by item: item i has those from first[i] to first[i + 1]
         self.first = np.searchsorted(votes.item, np.arange(len(items) + 1))
         voted, own = (
@@ -91,6 +95,7 @@ class CrowdData(L.LightningDataModule):
             "inputs": trim({k: v[item] for k, v in self.inputs.items()}),
             "item": torch.from_numpy(item),
             "truth": self.truth[item],
+            "shares": self.shares[item],
             "row": torch.from_numpy(np.repeat(np.arange(len(item)), count)),
             "annotator": torch.from_numpy(self.votes.annotator[vote]),
             "label": torch.from_numpy(self.votes.label[vote]),

@@ -22,6 +22,7 @@ class Method(L.LightningModule):
     """A network over the items, and what is known of the annotators.
 
     A batch holds `inputs` (what the network takes), `item` (B,), `truth` (B,) with -1 for unknown,
+    `shares` (B, K) of the item's votes, or of its ratings without names,
     `target` (B, K) where an aggregator ran, `group_target` (B, n_groups) with -1 for unknown where
     it found a truth for each group, and the batch's votes as `row` (V,) into the items,
     `annotator` (V,) and `label` (V,): each item is encoded once, however many votes it has.
@@ -123,6 +124,14 @@ class Method(L.LightningModule):
         if not self.predicted:
             return np.empty((0, self.spec.n_classes))
         return torch.cat(self.predicted).numpy().astype(np.float64)
+
+    def others(self) -> dict[str, Floats]:
+        """Return other answers to the test items, (n_test, K), by what they are called."""
+        return {}
+
+    def heads(self) -> Floats | None:
+        """Return what each head answers, (n_test, n_heads, K), or None without several."""
+        return None
 
     def group_probabilities(self) -> Floats | None:
         """Return what each group would answer, (n_test, n_groups, K), or None without groups."""

@@ -1,7 +1,9 @@
 """The classifier of the baselines: cross-entropy on gold, every vote, or an aggregator's labels.
 
 `target` names what it learns: `gold` (oracle), `votes` (noisy), `hard` or `soft` (the second stage
-after an aggregator: its most probable label, exact ties drawn, or its posterior).
+after an aggregator: its most probable label, exact ties drawn, or its posterior), `shares` (label
+distribution learning: the shares of an item's votes or ratings; Geng 2016 minimises KL(d || p) of a
+softmax, which is this but for the entropy of d).
 """
 
 from typing import Any, Literal
@@ -27,7 +29,7 @@ class Classifier(Method):
         network: dict[str, Any],
         optimizer: dict[str, Any],
         seed: int,
-        target: Literal["gold", "votes", "hard", "soft"],
+        target: Literal["gold", "votes", "hard", "soft", "shares"],
     ):
         super().__init__(spec, network, optimizer, seed)
         self.target = target
@@ -36,7 +38,8 @@ class Classifier(Method):
         """Return the mean cross-entropy."""
         if self.target == "votes":
             return F.cross_entropy(logits[batch["row"]], batch["label"])
-        return F.cross_entropy(logits, batch["truth"] if self.target == "gold" else batch["target"])
+        label = {"gold": "truth", "shares": "shares"}.get(self.target, "target")
+        return F.cross_entropy(logits, batch[label])
 
     def weight(self, batch: Batch) -> int:
         """Return the number of votes, or of items."""

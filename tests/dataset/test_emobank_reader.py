@@ -87,7 +87,7 @@ def test_each_item_is_tested_in_one_fold_and_repeats_differ() -> None:
 
 @pytest.mark.parametrize("bins", [[], [3.5, 2.5], [0.5], [2.2, 2.8]])
 def test_bins_that_hold_nothing_are_refused(folder: Path, bins: list[float]) -> None:
-    with pytest.raises(ConfigError, match="dataset.bins"):
+    with pytest.raises(ConfigError, match=r"dataset\.bins"):
         read(folder, bins=bins)
 
 
