@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, linear, softplus
 from annorun import net
 from annorun.kinds import Count, Positive
 from annorun.method.base import Batch, Method
-from annorun.net_heads import head_of, with_head
+from annorun.method.output_layer import head_of, with_head
 from annorun.objective.bayes_linear import drawn, gaussian_kl
 from annorun.seeds import child
 from annorun.votes import TaskSpec

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from annorun import net
 from annorun.kinds import NonNegative
 from annorun.method.base import Batch, Method
-from annorun.net_heads import with_head
+from annorun.method.output_layer import with_head
 from annorun.objective.disagreement import disagreement
 from annorun.votes import TaskSpec
 

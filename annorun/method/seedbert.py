@@ -36,7 +36,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from annorun import net
 from annorun.kinds import Count
 from annorun.method.base import Batch, Method
-from annorun.net_heads import head_of
+from annorun.method.output_layer import head_of
 from annorun.seeds import child
 from annorun.votes import Floats, TaskSpec
 

@@ -10,8 +10,8 @@ import torch
 
 from annorun import head_results, net, run
 from annorun.dataset.module import CrowdData
+from annorun.method.output_layer import head_of
 from annorun.method.seedbert import TIE, distribution
-from annorun.net_heads import head_of
 from annorun.scores.soft import shares
 from annorun.votes import Items, TaskSpec, Votes
 

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy, softplus
 
 from annorun import run
 from annorun.dataset.module import CrowdData
+from annorun.method.output_layer import head_of
 from annorun.method.temperature import temperature
-from annorun.net_heads import head_of
 from annorun.objective.bayes_linear import gaussian_kl
 from annorun.votes import Items, TaskSpec, Votes
 
