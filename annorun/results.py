@@ -39,6 +39,7 @@ VOLATILE = (
     "metric",
     "figures",
     "compare",
+    "folds",
 )
 PLACEMENT = ("accelerator", "threads")
 

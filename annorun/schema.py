@@ -24,6 +24,7 @@ class Run:
     metric: str | list[str] | None = None
     figures: dict[str, Any] | None = None
     compare: dict[str, str] | None = None
+    folds: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from annorun import results
-from annorun.scores.significance import holm, sign_flip
+from annorun.scores.significance import corrected_resampled_t, holm, sign_flip
 
 Key = tuple[str, ...]
 HEADER = ("ours", "std", "seeds", "missing", "failed", "paper", "difference")
@@ -122,7 +122,11 @@ def collect(
 
 
 def compare(
-    runs: Sequence[tuple[Key, Path]], names: Sequence[str], metric: str, base: dict[str, str]
+    runs: Sequence[tuple[Key, Path]],
+    names: Sequence[str],
+    metric: str,
+    base: dict[str, str],
+    folds: str | None = None,
 ) -> list[list[str]]:
     """Return how runs that have the values of `base` differ from those that do not.
 
@@ -135,6 +139,7 @@ def compare(
         names: of the keys.
         metric: a name in row.json's metrics.
         base: keys and their values, such as method: nutmeg.
+        folds: the key that is a fold of cross-validation: p is of the corrected resampled t-test.
     """
     at = [i for i, name in enumerate(names) if name in base]
     scores: dict[Key, dict[tuple[object, ...], list[float]]] = {}
@@ -157,8 +162,12 @@ def compare(
         difference = np.array([float(np.mean(own)) for own in units.values()])
         if len(difference):
             p = sign_flip(difference, rng=rng)
+            if folds is not None:
+                k = len({key[names.index(folds)] for key, _ in runs})
+                p = corrected_resampled_t(difference, 1 / max(k - 1, 1))
             words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))
             kind = "tasks" if next(iter(units))[-1] is not None else "runs"
+            kind = "folds" if folds is not None else kind
             rows.append((words, float(difference.mean()), f"{len(difference)} {kind}", p))
     adjusted = holm([p for *_, p in rows])
     return [

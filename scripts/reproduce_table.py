@@ -111,13 +111,7 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     header = [*keys, *tables.HEADER]
     rows = {m: tables.lines(cells[m]) for m in metrics}
     text = "\n".join(f"{name}: {m}\n\n{tables.markdown(header, rows[m])}\n" for m in metrics)
-    compared = configs[0].get("compare") or {}
-    base = {key: tables.word(value) for key, value in compared.items() if key in keys}
-    asked = metrics if base else []
-    tests = [line for m in asked for line in tables.compare(runs, keys, m, base)]
-    if tests:
-        words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
-        text += f"\n{words}\n\n{tables.markdown(tables.COMPARED, tests)}\n"
+    text += differences(configs, keys, metrics)
     (place / "table.md").write_text(text, encoding="utf-8")
     if len(metrics) == 1:
         results.write_csv(place / "table.csv", header, rows[metrics[0]])
@@ -132,6 +126,22 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
             written.append(place / f"{stem}.png")
             figures.draw(figures.Spec(**spec), keys, cells, written[-1])
     return f"{text}\n{', '.join(map(str, written))}"
+
+
+def differences(configs: list[DictConfig], keys: list[str], metrics: list[str]) -> str:
+    """Return the tests that the sweep file asks for in `compare`, as Markdown."""
+    named, folds = configs[0].get("compare") or {}, configs[0].get("folds")
+    base = {key: tables.word(value) for key, value in named.items() if key in keys}
+    if not base:
+        return ""
+    # a fold is paired with the same fold, and no row of the table
+    names = [*keys, folds] if folds else keys
+    runs = [(tables.key_of(config.plain(cfg), names), place_of(cfg)) for cfg in configs]
+    found = [line for m in metrics for line in tables.compare(runs, names, m, base, folds)]
+    words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
+    if folds:
+        words = "corrected resampled t-tests (annorun.scores.significance), over folds"
+    return f"\n{words}\n\n{tables.markdown(tables.COMPARED, found)}\n" if found else ""
 
 
 def measured(name: str, configs: list[DictConfig]) -> str:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from annorun import config, tables
 from annorun.results import write_csv
+from annorun.scores.significance import corrected_resampled_t
 from annorun.tables import UNKNOWN, Cell, collect, compare, key_of, lines, markdown, published, word
 
 KEYS = ("method", "annotator_dist")
@@ -205,6 +206,22 @@ def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
     assert found == [["acc", "b - a", "+0.2000", "3 runs", "0.2500", "0.2500"]]
     assert compare(runs, ["dataset", "method"], "acc", {"method": "nobody"}) == []
     assert compare(runs, ["dataset", "method"], "nll", {"method": "b"}) == []
+
+
+def test_folds_are_compared_fold_by_fold(tmp_path: Path) -> None:
+    """b less a over two repeats of two folds: .1 to .4; as many test as training items."""
+    runs = []
+    for method, start in (("a", 0.0), ("b", 0.1)):
+        for repeat in (0, 1):
+            for fold in (0, 1):
+                value = start + (start > 0) * (0.2 * repeat + 0.1 * fold)
+                folder = done(tmp_path / f"{method}{repeat}{fold}", acc=value)
+                row = json.loads((folder / "row.json").read_text())
+                (folder / "row.json").write_text(json.dumps(row | {"seed": 0, "data_seed": repeat}))
+                runs.append(((method, str(fold)), folder))
+    p = corrected_resampled_t(np.array([0.1, 0.2, 0.3, 0.4]), 1.0)
+    (found,) = compare(runs, ["method", "fold"], "acc", {"method": "b"}, folds="fold")
+    assert found[1:] == ["b - a", "+0.2500", "4 folds", f"{p:.4f}", f"{p:.4f}"]
 
 
 def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:
