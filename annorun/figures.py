@@ -6,6 +6,7 @@ Draws cells (rows and expected values), never a run. A sweep file names its pict
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,11 @@ from annorun.tables import Cell, Key, word
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 MARKERS = "osD^vP*X"
 WORDS = {
+    "annotator_dist.test.0.spammer": "spammers (share of annotators)",
+    "test/acc": "accuracy",
+    "test/ece": "ECE",
+    "method.module.steps": "EM steps J",
+    "method.module.budget": "votes asked for",
     "dataset.divisiveness": "divisiveness (share of items)",
     "annotator_dist.spam.0": "spam (expected share of votes)",
     "annotator_dist.shares.1": "minority (share of annotators)",
@@ -37,6 +43,7 @@ WORDS = {
     "annotators/pearson_1": "competence correlation,\nminority",
 }
 WIDEST = 4
+CROSSING: dict[str, Any] = {"fontsize": 7, "ha": "center", "va": "bottom"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Spec:
         panels: a key, of lines.
         only: values, by key, that are drawn; all of a key that is not there.
         diagonal: whether x = y is drawn, where both are one quantity.
+        names: what values are called in the legend.
+        reference: the values of one series; where another line crosses its line, x is shown.
     """
 
     kind: Literal["heat", "lines"]
@@ -61,6 +70,8 @@ class Spec:
     panels: str = ""
     only: dict[str, list[Any]] = field(default_factory=dict)
     diagonal: bool = False
+    names: dict[str, str] = field(default_factory=dict)
+    reference: list[Any] = field(default_factory=list)
 
 
 def draw(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]], path: Path) -> None:
@@ -153,10 +164,16 @@ def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figu
             style = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.4}
             mark = MARKERS[number % len(MARKERS)]
             start = ((value,) if split else ()) + one
-            own = {"label": _label(one), "marker": mark, "markersize": 4}
+            name = _label(tuple(spec.names.get(value, value) for value in one))
+            own = {"label": name, "marker": mark, "markersize": 4}
             _line(axis, ours[metric], start, **style, **own)
-            theirs = {"label": f"{_label(one)}: published", "linestyle": "--"}
+            theirs = {"label": f"{name}: published", "linestyle": "--"}
             _line(axis, paper[metric], start, **style, **theirs)
+            if spec.reference:
+                other = start[: len(start) - len(one)] + tuple(map(word, spec.reference))
+                for x in crossings(_points(ours[metric], start), _points(ours[metric], other)):
+                    axis.axvline(x, linestyle=":", color=style["color"], linewidth=1, zorder=0)
+                    axis.text(x, 1.0, f"{x:.2f}", transform=axis.get_xaxis_transform(), **CROSSING)
         if spec.diagonal:
             axis.axline((0, 0), slope=1, color="0.7", linewidth=1, zorder=0)
         if not split or place % width == 0:
@@ -171,8 +188,25 @@ def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figu
     return picture
 
 
+def crossings(
+    one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]
+) -> list[float]:
+    """Return where two lines through points (x, y) cross, between those at the same x."""
+    below = dict(other)
+    gap = [(x, y - below[x]) for x, y in sorted(one) if x in below]
+    return [
+        x + (right - x) * here / (here - there)
+        for (x, here), (right, there) in pairwise(gap)
+        if here * there < 0
+    ]
+
+
+def _points(table: dict[Key, float], start: Key) -> list[tuple[float, float]]:
+    return sorted((float(k[-1]), v) for k, v in table.items() if k[:-1] == start)
+
+
 def _line(axis: Axes, table: dict[Key, float], start: Key, **style: Any) -> None:
-    points = sorted((float(k[-1]), v) for k, v in table.items() if k[:-1] == start)
+    points = _points(table, start)
     if points:
         axis.plot(*zip(*points, strict=True), **style)
 
@@ -183,7 +217,11 @@ def _legend(picture: Figure, grid: Sequence[Axes]) -> None:
     ]
     unique = {label: handle for handle, label in reversed(handles)}
     names = list(dict.fromkeys(label for _, label in handles))
-    columns = min(len(names), max(int(picture.get_figwidth() // 2.4), 1)) or 1
+    # inches: a letter of 9 points, and what stands before a name
+    width = max(2.4, 0.6 + 0.075 * max(map(len, names), default=0))
+    columns = min(len(names), max(int(picture.get_figwidth() // width), 1)) or 1
+    # of many rows, not out of the panels' height
+    picture.set_figheight(picture.get_figheight() + 0.2 * max(-(-len(names) // columns) - 3, 0))
     picture.legend(
         [unique[n] for n in names],
         names,

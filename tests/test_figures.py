@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from annorun import config
-from annorun.figures import Spec, draw, heat, lines, means
+from annorun.figures import Spec, crossings, draw, heat, lines, means
 from annorun.tables import UNKNOWN, Cell
 
 KEYS = ("method", "spam", "x")
@@ -107,3 +107,12 @@ def test_every_picture_of_a_sweep_file_is_of_its_own_table() -> None:
             assert set(spec.metrics) <= set(metrics), name
             assert bool(spec.y) == (spec.kind == "heat"), name
     assert seen >= 9
+
+
+def test_lines_cross_where_their_difference_changes_its_sign() -> None:
+    """Differences 1 at 0 and -3 at 2: a quarter of the way, at .5; then never below 0 again."""
+    one, other = [(0.0, 2.0), (2.0, 1.0), (3.0, 4.0)], [(0.0, 1.0), (2.0, 4.0), (2.5, 9.0)]
+    assert crossings(one, other) == [0.5]
+    assert crossings(one, one) == crossings(one, []) == []
+    # at 2 -3, at 3 +1: three quarters of the way
+    assert crossings(one, [*other, (3.0, 3.0)]) == pytest.approx([0.5, 2.75])

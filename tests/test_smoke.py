@@ -33,8 +33,9 @@ def test_a_sweep_goes_through_and_gives_a_full_table(name: str, tmp_path: Path) 
     table = results.read_csv(tmp_path / f"{name}_smoke" / "table.csv")
     ours = [row for row in table if row["ours"]]
     assert ours and all(row["missing"] == row["failed"] == "0" for row in table)
-    # a correlation may be below zero, groups are counted up to 3
-    assert all(-1 <= float(row["ours"]) <= 3 for row in ours)
+    # a correlation may be below zero, groups are counted up to 3; a KL is at most -ln 1e-6
+    most = {"test/soft_kl": 14}
+    assert all(-1 <= float(row["ours"]) <= most.get(row.get("metric", ""), 3) for row in ours)
     # a table of several metrics has every run once a metric
     first = [row for row in ours if row.get("metric") == table[0].get("metric")]
     assert len(results.read_rows(tmp_path)) == sum(int(row["seeds"]) for row in first)

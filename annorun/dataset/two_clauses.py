@@ -5,8 +5,8 @@
 Tests SeedBERT's explanation (Sampath et al., arXiv 2211.13196, notes 3.5) against planted truth:
 annotators differ as they attend to different parts, and heads of different first weights would
 find these parts out of one label an item. Half of the annotators read the first clause, half the
-second; the label that most of an item's annotators give is the one clause's or the other's, as
-they are drawn.
+second; an item's label, the one that most of its annotators give, is the one clause's or the
+other's, as they are drawn.
 
 Feelings stand on a circle (joy, anger, sadness, calm; Russell's circumplex, by its quadrants):
 those of a sentence are opposite, or adjacent, which have valence or arousal in common.
@@ -88,11 +88,14 @@ def two_clauses(
         group=reads,
     )
     split = in_folds(n_items, folds, fold, rng)
+    # of two labels in an odd number of votes one has more
+    most = votes.counts().argmax(axis=1)
     items = Items(
         kind="text",
         inputs={"text": list(texts), "second": np.array(list(texts.values()))},
         split=split,
         n_classes=len(names),
+        truth=most,
         held_out=votes.on(split == "test"),
         class_names=names,
         group_names=["first clause", "second clause"],

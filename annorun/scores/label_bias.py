@@ -30,7 +30,7 @@ class Bias(NamedTuple):
 
     Attributes:
         marginals: (n_annotators, n_classes); NaN without votes.
-        bias: in nats, 0 to ln 2; NaN below two voters.
+        bias: in nats, 0 to ln 2; of one voter 0, NaN without votes.
         p: of as much among voters who are alike.
     """
 
@@ -47,7 +47,7 @@ def label_bias(votes: Votes, *, rng: np.random.Generator) -> Bias:
         rng: draws the shuffles.
     """
     own = marginals(votes, votes.label)
-    if (votes.n_annotators < 2) or np.isfinite(own[:, 0]).sum() < 2:
+    if not len(votes):
         return Bias(own, float("nan"), float("nan"))
     seen = spread(own)
     # votes are sorted by item: a draw within each item, by sorting on a second, random key

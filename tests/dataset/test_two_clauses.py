@@ -62,6 +62,7 @@ def test_votes_of_test_items_are_held_out_and_none_is_lost() -> None:
     first = [np.bincount(votes.group[votes.annotator[votes.item == i]])[0] for i in votes.item]
     assert 0.3 < np.mean(np.array(first) >= 3) < 0.7
     assert ((together > 0).sum(axis=1) <= 2).all()
+    assert np.array_equal(together.argmax(axis=1), items.truth)
 
 
 def test_folds_share_everything_but_the_split() -> None:

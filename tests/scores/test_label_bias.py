@@ -53,4 +53,6 @@ def test_equal_voters_and_single_ones() -> None:
     found = label_bias(dense(same, 2), rng=np.random.default_rng(0))
     assert found.bias == pytest.approx(0, abs=1e-12) and found.p == 1
     alone = label_bias(dense(same[:, :1], 2), rng=np.random.default_rng(0))
-    assert np.isnan(alone.bias) and np.isnan(alone.p)
+    assert alone.bias == pytest.approx(0, abs=1e-12) and alone.p == 1
+    nobody = label_bias(dense(-np.ones((2, 2)), 2), rng=np.random.default_rng(0))
+    assert np.isnan(nobody.bias) and np.isnan(nobody.p)
