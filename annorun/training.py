@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from annorun import fitting, head_results, net, net_text, results
+from annorun import clauses, fitting, head_results, net, net_text, results
 from annorun.check_network import TRANSFORMERS, family
 from annorun.curves import Curves
 from annorun.dataset.encode import MAX_TOKENS
@@ -86,6 +86,7 @@ class Training:
             pairs=used == "encoder" and items.kind == "choice",
             bucket=t["bucket"],
         )
+        self.tokens, self.tokenizer = self.data.inputs, tokenizer
         if self.network.get("frozen"):
             # the encoder never changes: each text is encoded once, not once an epoch
             self.data.inputs = {"x": self._states(model)}
@@ -210,6 +211,16 @@ class Training:
         if several is not None and len(several):
             heads, draw = data.in_order(several), rng(self.c["seed"], "heads")
             metrics |= head_results.write(folder, self.items, data.test, heads, draw)
+        if "second" in self.items.inputs:
+            metrics |= clauses.write(
+                folder,
+                self.module,
+                self.tokens,
+                self.tokenizer,
+                self.items,
+                data.test,
+                rng(self.c["seed"], "clauses"),
+            )
         return Fitted(probs, groups, expertise, scale, metrics)
 
     def _against_votes(self, split: str, probs: Floats, groups: Floats | None) -> dict[str, float]:

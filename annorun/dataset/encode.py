@@ -58,6 +58,26 @@ def columns(
     return {k: v.reshape(len(items), items.n_classes, -1) for k, v in flat.items()}
 
 
+def starts(texts: Sequence[str], tokenizer: Any, length: int) -> NDArray[np.int64]:
+    """Return the place of each token's first letter in its text, (n_texts, length); -1: none.
+
+    Special tokens and padding have none. For the byte-level tokenizer, texts of ASCII.
+    """
+    found = np.full((len(texts), length), -1, dtype=np.int64)
+    if tokenizer.is_fast:
+        own = tokenizer(
+            list(texts), truncation=True, max_length=length, return_offsets_mapping=True
+        )
+        for row, offsets in zip(found, own["offset_mapping"], strict=True):
+            # what stands for no letter has no width
+            row[: len(offsets)] = [a if b > a else -1 for a, b in offsets]
+        return found
+    for row, text in zip(found, texts, strict=True):
+        n = min(len(text.encode("ascii")), length)
+        row[:n] = np.arange(n)
+    return found
+
+
 def refuse_long(needed: list[int], max_length: int) -> None:
     """Raise ConfigError where options and what stands after them want more tokens than allowed."""
     long = sum(n > max_length for n in needed)

@@ -44,7 +44,8 @@ def two_clauses(
 ) -> tuple[Items, Votes]:
     """Return the sentences, and what each item's annotators say; those of test items held out.
 
-    `second`, beside the text, is the place of the letter with which the second clause begins.
+    Beside the text, `second` is the place of the letter with which the second clause begins, and
+    `felt` (n_items, 2) are the clauses' feelings.
 
     Args:
         rng: draws sentences, annotators and folds; not by the fold that is asked for.
@@ -92,7 +93,7 @@ def two_clauses(
     most = votes.counts().argmax(axis=1)
     items = Items(
         kind="text",
-        inputs={"text": list(texts), "second": np.array(list(texts.values()))},
+        inputs={"text": list(texts), "second": np.array(list(texts.values())), "felt": felt},
         split=split,
         n_classes=len(names),
         truth=most,

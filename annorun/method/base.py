@@ -78,6 +78,10 @@ class Method(L.LightningModule):
         """Return (B, K), the greatest of each row is the answer."""
         return logits
 
+    def each(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return what each head answers, (B, n_heads, K), as logits."""
+        return self.answers(self(inputs))[:, None]
+
     def expertise(self) -> Floats | None:
         """Return what was learned of each annotator, (n_annotators,), or None."""
         return None

@@ -107,6 +107,11 @@ class MultiTask(Method):
         """Return what all would answer, (B, K)."""
         return torch.einsum("bhk,h->bk", logits.softmax(dim=-1), self.share())
 
+    def each(self, inputs: dict[str, Tensor]) -> Tensor:
+        """See `Method`."""
+        logits: Tensor = self(inputs)
+        return logits
+
     def heads(self) -> Floats:
         """Return the probabilities of every head, (n_test, H, K)."""
         if not self.predicted:

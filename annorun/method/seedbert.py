@@ -152,6 +152,11 @@ class SeedBert(Method):
         """Return the distribution that `answer` names, (B, K)."""
         return distribution(logits.softmax(dim=-1), self.answer)
 
+    def each(self, inputs: dict[str, Tensor]) -> Tensor:
+        """See `Method`."""
+        logits: Tensor = self(inputs)
+        return logits
+
     def heads(self) -> Floats:
         """Return the probabilities of every member, (n_test, n, K)."""
         if not self.predicted:

@@ -43,6 +43,7 @@ def test_annotators_say_what_their_clause_says(feelings: str) -> None:
     felt = np.array([[feeling(c) for c in pair] for pair in clauses])
     apart = (felt[:, 1] - felt[:, 0]) % 4
     assert set(apart.tolist()) == ({2} if feelings == "opposite" else {1, 3})
+    assert np.array_equal(felt, items.inputs["felt"])
     assert votes.group.tolist() == [0] * 5 + [1] * 5
     for part in (votes, items.held_out):
         assert len(part) and (part.label == felt[part.item, part.group[part.annotator]]).all()

@@ -1,0 +1,113 @@
+"""What heads read: planted heads are found to read what they read, and those alike to be alike."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from annorun import clauses, net, net_text
+from annorun.dataset import module as data
+from annorun.dataset.encode import starts
+from annorun.dataset.two_clauses import two_clauses
+from annorun.votes import Items
+
+PLAN: dict[str, Any] = {"n_annotators": 10, "per_item": 5, "folds": 2, "fold": 0}
+
+
+def sentences(n: int = 40) -> Items:
+    rng = np.random.default_rng(0)
+    return two_clauses(rng=rng, feelings="opposite", n_items=n, **PLAN)[0]
+
+
+class Reader(net_text.TextEncoder):
+    """An encoder whose heads read one clause each: a token is its embedding, no more."""
+
+    def __init__(self, begins: np.ndarray, items: Items, reads: list[int]):
+        nn.Module.__init__(self)
+        layer = nn.Embedding(300, 4)
+        nn.init.constant_(layer.weight, 1.0)
+        self.embed = layer
+        self.encoder = SimpleNamespace(get_input_embeddings=lambda: layer)
+        second = np.asarray(items.inputs["second"])[:, None]
+        self.parts = [(begins >= 0) & (begins < second), begins >= second]
+        self.felt, self.reads = np.asarray(items.inputs["felt"]), reads
+
+    def forward(self, item: Tensor, **tokens: Tensor) -> Tensor:
+        """Return logits (B, n_heads, 4): high for the feeling of the clause that the head reads."""
+        embedded, heads = self.embed(tokens["input_ids"]), []
+        for clause in self.reads:
+            mask = torch.from_numpy(self.parts[clause][item]).float()[:, :, None]
+            felt = torch.eye(4)[torch.from_numpy(self.felt[item, clause])]
+            heads.append((embedded * mask).sum(dim=1).mean(dim=1, keepdim=True) * felt)
+        return torch.stack(heads, dim=1)
+
+
+def judge(reads: list[int], folder: Path) -> tuple[dict[str, float], list[str]]:
+    items, tokenizer = sentences(), net.tokenizer("tiny")
+    tokens = dict(data.encode(items, tokenizer, ""))
+    tokens["item"] = torch.arange(len(items))
+    begins = starts(items.inputs["text"], tokenizer, tokens["input_ids"].shape[1])
+    network = Reader(begins, items, reads)
+    method: Any = SimpleNamespace(
+        networks=lambda: [network],
+        each=lambda inputs: network(**inputs),
+        eval=lambda: None,
+        device="cpu",
+    )
+    test = np.flatnonzero(items.split == "test")
+    found = clauses.write(folder, method, tokens, tokenizer, items, test, np.random.default_rng(0))
+    return found, (folder / "clauses.csv").read_text().splitlines()
+
+
+def test_heads_that_read_one_clause_each_are_found_to(tmp_path: Path) -> None:
+    found, lines = judge([0, 0, 1], tmp_path)
+    assert lines == ["head,saliency_first,says_first", "0,1.0,1.0", "1,1.0,1.0", "2,0.0,0.0"]
+    for name in ("saliency", "says"):
+        assert found[f"clauses/{name}_spread"] == 1
+        assert found[f"clauses/{name}_p"] == 0.001
+        assert found[f"clauses/{name}_first"] == pytest.approx(2 / 3)
+
+
+def test_heads_that_read_alike_are_not_told_apart(tmp_path: Path) -> None:
+    found, _ = judge([1, 1], tmp_path)
+    assert found["clauses/saliency_spread"] == found["clauses/says_spread"] == 0
+    assert found["clauses/saliency_p"] == found["clauses/says_p"] == 1
+
+
+def test_a_network_without_embeddings_has_none(tmp_path: Path) -> None:
+    method: Any = SimpleNamespace(networks=lambda: [nn.Linear(2, 2)])
+    nothing = np.random.default_rng(0)
+    assert clauses.write(tmp_path, method, {}, None, sentences(), np.arange(3), nothing) == {}
+
+
+def test_spread_by_chance_is_found_to_be_chance() -> None:
+    rng = np.random.default_rng(0)
+    p = [clauses.spread(rng.random((30, 4)), rng)[1] for _ in range(30)]
+    assert 0.3 < np.mean(p) < 0.7
+
+
+class Words:
+    """A fast tokenizer of blanks, with a special token at either end."""
+
+    is_fast = True
+
+    def __call__(self, texts: list[str], **keys: Any) -> dict[str, Any]:
+        assert keys["return_offsets_mapping"]
+        found = []
+        for text in texts:
+            own, at = [(0, 0)], 0
+            for word in text.split():
+                at = text.index(word, at)
+                own.append((at, at + len(word)))
+            found.append([*own, (0, 0)][: keys["max_length"]])
+        return {"offset_mapping": found}
+
+
+def test_tokens_begin_at_their_first_letter() -> None:
+    assert starts(["ab c", "d"], Words(), 5).tolist() == [[-1, 0, 3, -1, -1], [-1, 0, -1, -1, -1]]
+    byte = starts(["ab c", "d"], net.tokenizer("tiny"), 6)
+    assert byte.tolist() == [[0, 1, 2, 3, -1, -1], [0, -1, -1, -1, -1, -1]]
