@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from annorun.chance import chance
-from annorun.scores.agreement import fleiss_kappa, krippendorff_alpha, mean_cohen_kappa
 from annorun.votes import Floats, Ints, Items, Posterior, Votes
 
 ENDS = 5
@@ -33,23 +32,6 @@ COEFFICIENTS = {
     "fleiss_kappa": "Fleiss' kappa",
     "mean_cohen_kappa": "Cohen's kappa, mean over pairs",
 }
-
-
-def agreement(votes: Votes, rng: np.random.Generator) -> dict[str, float]:
-    """Return the coefficients of agreement with their 95 % intervals, NaN where undefined."""
-    if votes.multi_label:
-        return {}
-    counts = votes.counts()
-    found = {
-        "krippendorff_alpha": krippendorff_alpha(counts, rng=rng),
-        "fleiss_kappa": fleiss_kappa(counts, rng=rng),
-        "mean_cohen_kappa": mean_cohen_kappa(votes, rng=rng),
-    }
-    return {
-        f"agreement/{name}{end}": number
-        for name, coefficient in found.items()
-        for end, number in zip(("", "_low", "_high"), coefficient, strict=True)
-    }
 
 
 def write(
@@ -70,13 +52,13 @@ def write(
         votes: what the aggregator saw.
         posterior: what it believes.
         labels: what it says of each item.
-        metrics: the run's so far, with those of `agreement`.
+        metrics: the run's so far, with those of `scores.summary.of_agreement`.
         method: its name; what `agreement` says of annotators is no probability of being right.
     """
     parts = [
         "# Report of the votes",
         *_votes(votes),
-        *_agreement(votes, metrics),
+        *_agreement(votes, items.classes(), metrics),
         *_annotators(items, votes, posterior, method),
         *_contested(items, votes, posterior, labels),
         *_classes(items, votes, labels),
@@ -102,7 +84,7 @@ def _votes(votes: Votes) -> Iterable[str]:
     yield text
 
 
-def _agreement(votes: Votes, metrics: dict[str, float]) -> Iterable[str]:
+def _agreement(votes: Votes, classes: list[str], metrics: dict[str, float]) -> Iterable[str]:
     yield "## Do the annotators agree?"
     rows = []
     for name, words in COEFFICIENTS.items():
@@ -111,6 +93,15 @@ def _agreement(votes: Votes, metrics: dict[str, float]) -> Iterable[str]:
             rows.append((words, _number(ends[0]), f"{_number(ends[1])} to {_number(ends[2])}"))
     if rows:
         yield _table(("coefficient", "value", "95 % interval"), rows)
+    if votes.multi_label:
+        yield (
+            "An annotator gives an item several labels: kappa is the mean over the labels, each "
+            "given or not. Items where an annotator gives none are unknown to these files."
+        )
+        kappas = [metrics.get(f"agreement/cohen_kappa_{name}", np.nan) for name in classes]
+        each = ["" if np.isnan(k) else _number(k) for k in kappas]
+        yield _table(("label", "kappa"), list(zip(classes, each, strict=True)))
+        return
     alpha = metrics.get("agreement/krippendorff_alpha", np.nan)
     low = metrics.get("agreement/krippendorff_alpha_low", np.nan)
     shared = int((np.bincount(votes.item) > 1).sum())

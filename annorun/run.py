@@ -196,7 +196,7 @@ def execute(
             group, names = posterior.group, group_names(posterior.group, None)
         results.write_labels(folder, items, votes, posterior, labels, by_group, names)
         if crowd.real:
-            metrics |= report.agreement(votes, rng(c["seed"], "agreement"))
+            metrics |= summary.of_agreement(votes, items.classes(), rng=rng(c["seed"], "agreement"))
             name = c["choices"]["method"]
             report.write(folder, items, votes, posterior, labels, metrics, method=name)
         soft = (c["method"]["module"] or {}).get("target") == "soft"

@@ -26,7 +26,7 @@ BESIDE = {
     ("dataset", "labelme"): ["dataset.path={folder}"],
     **{
         ("dataset", name): ["dataset.path={folder}"]
-        for name in ("popquorn", "lewidi2023", "lewidi2025", "emobank")
+        for name in ("popquorn", "lewidi2023", "lewidi2025", "emobank", "mosi_subjectivity")
     },
     ("model_size", "mini"): ["dataset=popquorn", "dataset.path={folder}"],
     ("annotator_dist", "real"): ["dataset=table", "dataset.path={table}"],

@@ -10,6 +10,7 @@ from annorun import report
 from annorun.aggregation.agreement import agreement
 from annorun.aggregation.majority import majority
 from annorun.chance import chance
+from annorun.scores import summary
 from annorun.scores.agreement import krippendorff_alpha
 from annorun.seeds import rng
 from annorun.votes import Items, Posterior, Votes
@@ -24,7 +25,8 @@ def page(
 ) -> dict[str, str]:
     """Return the text below each heading."""
     posterior = posterior or majority(votes)
-    metrics = report.agreement(votes, rng(0, "agreement")) | {"labels/acc": 0.5}
+    classes = items(votes.n_items, votes.n_classes, **names).classes()
+    metrics = summary.of_agreement(votes, classes, rng=rng(0, "agreement")) | {"labels/acc": 0.5}
     labels = posterior.probs.argmax(axis=1)
     report.write(
         folder, items(votes.n_items, votes.n_classes, **names), votes, posterior, labels, metrics
@@ -44,13 +46,30 @@ def crowd() -> Votes:
 
 def test_the_numbers_are_those_of_the_coefficients() -> None:
     votes = crowd()
-    found = report.agreement(votes, rng(0, "x"))
+    found = summary.of_agreement(votes, ["0", "1"], rng=rng(0, "x"))
     alpha = krippendorff_alpha(votes.counts(), rng=rng(0, "x"))
     names = ("krippendorff_alpha", "fleiss_kappa", "mean_cohen_kappa")
     assert set(found) == {f"agreement/{n}{e}" for n in names for e in ("", "_low", "_high")}
     assert [found[f"agreement/krippendorff_alpha{e}"] for e in ("", "_low", "_high")] == [*alpha]
-    several = Votes([0, 0], [0, 0], [0, 1], 1, 1, 2, multi_label=True)  # type: ignore[arg-type]
-    assert report.agreement(several, rng(0, "x")) == {}
+
+
+def several() -> Votes:
+    """Annotators 0 and 1 say no to 12 items, and yes beside it: both to 0 to 3, one to 4 and 5."""
+    both = [(i, a, 0) for i in range(12) for a in (0, 1)]
+    both += [(i, a, 1) for i in range(4) for a in (0, 1)] + [(4, 0, 1), (5, 1, 1)]
+    return Votes(*np.array(both).T, 12, 2, 2, multi_label=True)
+
+
+def test_several_labels_an_item_have_a_kappa_each(tmp_path: Path) -> None:
+    """Of no: all give it, none. Of yes: P = 10/12, shares 5/12 each, E = (25 + 49) / 144."""
+    found = summary.of_agreement(several(), ["no", "yes"], rng=rng(0, "x"))
+    chance_of_both = (25 + 49) / 144
+    kappa = (10 / 12 - chance_of_both) / (1 - chance_of_both)
+    assert np.isnan(found["agreement/cohen_kappa_no"])
+    assert found["agreement/cohen_kappa_yes"] == pytest.approx(kappa)
+    assert found["agreement/mean_cohen_kappa"] == pytest.approx(kappa)
+    text = page(tmp_path, several(), class_names=["no", "yes"])["Do the annotators agree?"]
+    assert "several labels" in text and f"| yes | {kappa:.3f}" in text
 
 
 def test_votes_are_counted(tmp_path: Path) -> None:

@@ -164,6 +164,33 @@ def mean_cohen_kappa(votes: Votes, *, rng: np.random.Generator) -> Agreement:
     return found._replace(value=mean)
 
 
+def by_label(votes: Votes) -> list[Votes]:
+    """Return, for each label, a vote of 0 or 1 of whoever gave an item any label.
+
+    Who gave an item no label has no vote on it: several labels an item (`multi_label`) hold none.
+    """
+    new = np.ones(len(votes), dtype=bool)
+    # votes are sorted by item and annotator: a pair is new where either changes
+    new[1:] = (np.diff(votes.item) != 0) | (np.diff(votes.annotator) != 0)
+    said = np.zeros((int(new.sum()), votes.n_classes), dtype=np.int64)
+    said[np.cumsum(new) - 1, votes.label] = 1
+    item, annotator = votes.item[new], votes.annotator[new]
+    sizes = (votes.n_items, votes.n_annotators, 2)
+    return [Votes(item, annotator, column, *sizes) for column in said.T]
+
+
+def multi_select_kappa(votes: Votes, *, rng: np.random.Generator) -> tuple[Agreement, Floats]:
+    """Return the mean over labels of `mean_cohen_kappa`, and that of each label, (n_classes,).
+
+    Labels without a kappa (given by all, by nobody) have no part. The interval's ends are the means
+    of the labels' ends: no narrower than that of the mean.
+    """
+    each = [mean_cohen_kappa(own, rng=rng) for own in by_label(votes)]
+    known = np.array([a for a in each if not np.isnan(a.value)])
+    mean = Agreement(*known.mean(axis=0).tolist()) if len(known) else UNDEFINED
+    return mean, np.array([a.value for a in each])
+
+
 def _pairs(votes: Votes) -> tuple[Ints, Ints, Ints, Ints]:
     """Return item, number of the pair of annotators and both labels of any two votes on an item."""
     first = np.arange(len(votes))

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from annorun.scores import calibration, hard, recovery
+from annorun.scores.agreement import (
+    fleiss_kappa,
+    krippendorff_alpha,
+    mean_cohen_kappa,
+    multi_select_kappa,
+)
 from annorun.votes import Floats, Ints, Posterior, Votes
 
 
@@ -92,3 +98,30 @@ def of_annotators(
         own = recovery.recovery(learned[group == g], planted[group == g])
         found |= {f"{key}_{name}": value for key, value in own.items()}
     return found
+
+
+def of_agreement(
+    votes: Votes, classes: Sequence[str], *, rng: np.random.Generator
+) -> dict[str, float]:
+    """Return the coefficients of agreement with their 95 % intervals, NaN where undefined.
+
+    Of several labels an item it is Cohen's kappa alone: of each label, given or not, and the mean.
+    """
+    each: dict[str, float] = {}
+    if votes.multi_label:
+        kappa, of_label = multi_select_kappa(votes, rng=rng)
+        found = {"mean_cohen_kappa": kappa}
+        named = zip(classes, of_label.tolist(), strict=True)
+        each = {f"agreement/cohen_kappa_{name}": value for name, value in named}
+    else:
+        counts = votes.counts()
+        found = {
+            "krippendorff_alpha": krippendorff_alpha(counts, rng=rng),
+            "fleiss_kappa": fleiss_kappa(counts, rng=rng),
+            "mean_cohen_kappa": mean_cohen_kappa(votes, rng=rng),
+        }
+    return each | {
+        f"agreement/{name}{end}": number
+        for name, coefficient in found.items()
+        for end, number in zip(("", "_low", "_high"), coefficient, strict=True)
+    }

@@ -9,7 +9,6 @@ from annorun import noise
 from annorun.aggregation import agreement as module
 from annorun.aggregation.agreement import agreement
 from annorun.aggregation.majority import majority
-from annorun.errors import ConfigError
 from annorun.votes import Pool, Votes
 
 
@@ -72,12 +71,29 @@ def test_symmetries():
     np.testing.assert_allclose(agreement(moved).accuracy[order], base, atol=1e-12)
 
 
-def test_nothing_voted_and_several_labels():
+def test_nothing_voted():
     got = agreement(Votes([], [], [], 2, 3, 4))
     assert got.probs == pytest.approx(np.full((2, 4), 0.25)) and np.isnan(got.accuracy).all()
-    several = Votes([0, 0], [0, 0], [0, 1], 1, 1, 2, multi_label=True)
-    with pytest.raises(ConfigError, match="one label"):
-        agreement(several)
+
+
+def test_several_labels_by_hand():
+    """Item 0: {0, 1}, {0}, {0, 1, 2}; item 1: annotator 0 alone.
+
+    0 and 1 differ in label 1, 0 and 2 in label 2, 1 and 2 in both: of three labels 2/3, 2/3, 1/3.
+    """
+    triplets = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 2, 0), (0, 2, 1), (0, 2, 2), (1, 0, 2)]
+    votes = Votes(*np.array(triplets).T, 2, 4, 3, multi_label=True)
+    found = agreement(votes)
+    np.testing.assert_allclose(found.accuracy, [2 / 3, 1 / 2, 1 / 2, np.nan])
+    assert (found.probs == majority(votes).probs).all()
+
+
+def test_one_label_each_as_several_labels():
+    """Of two annotators: equal labels agree in all 3, other labels in 1 of 3."""
+    one = crowd(accuracy=(0.9, 0.6), share=1)
+    several = Votes(one.item, one.annotator, one.label, 200, 2, 3, multi_label=True)
+    single = agreement(one).accuracy
+    np.testing.assert_allclose(agreement(several).accuracy, single + (1 - single) / 3)
 
 
 def test_docstring_example():

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from annorun import noise
 from annorun.scores import agreement as module
@@ -283,3 +284,35 @@ def test_too_many_pairs_are_not_counted(monkeypatch):
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0
+
+
+def several() -> Votes:
+    """Annotators 0, 1, 2 on 12 items; who selects what is drawn, at least one label each."""
+    draw = np.random.default_rng(5)
+    chosen = draw.random((12, 3, 4)) < 0.4
+    chosen[..., 0] |= ~chosen.any(axis=2)
+    return Votes(*np.nonzero(chosen), 12, 3, 4, multi_label=True)
+
+
+def test_multi_select_kappa_is_cohens_of_each_label_averaged():
+    """By scikit-learn on the table of who selected what; all pairs share all items."""
+    votes = several()
+    chosen = np.zeros((12, 3, 4), dtype=int)
+    chosen[votes.item, votes.annotator, votes.label] = 1
+    each = [
+        np.mean([cohen_kappa_score(*chosen[:, pair, k].T) for pair in ([0, 1], [0, 2], [1, 2])])
+        for k in range(4)
+    ]
+    mean, found = module.multi_select_kappa(votes, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(found, each)
+    assert mean.value == pytest.approx(np.mean(each))
+    assert mean.low < mean.value < mean.high
+
+
+def test_multi_select_of_one_label_each_is_single_select_by_label():
+    votes = crowd()
+    found = module.by_label(votes)
+    assert len(found) == 3
+    for k, own in enumerate(found):
+        assert np.array_equal(own.label, votes.label == k)
+        assert np.array_equal(own.item, votes.item)
