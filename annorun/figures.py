@@ -1,7 +1,8 @@
 """Pictures of a table: its cells as heat maps, or as lines beside what was published.
 
-Draws cells (rows and expected values), never a run. A sweep file names its pictures under
-`figures`: FILE: {kind, metrics, series, x, ..}, the keys of Spec.
+Draws cells (rows and expected values), and of runs their files alone. A sweep file names its
+pictures under `figures`: FILE: {kind, metrics, series, x, ..}, the keys of Spec; or {kind: bars,
+series, items}, distributions that runs predict of single items.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from annorun.errors import ConfigError
 from annorun.tables import Cell, Key, word
 
 # Okabe and Ito 2008, told apart by colour-blind readers, too; grey in place of their yellow
@@ -84,6 +86,11 @@ def draw(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]], path: Pa
         path: a PNG.
     """
     picture = (heat if spec.kind == "heat" else lines)(spec, keys, cells)
+    save(picture, path)
+
+
+def save(picture: Figure, path: Path) -> None:
+    """Write a picture."""
     FigureCanvasAgg(picture)
     picture.savefig(path, dpi=110)
 
@@ -203,6 +210,49 @@ def crossings(
 
 def _points(table: dict[Key, float], start: Key) -> list[tuple[float, float]]:
     return sorted((float(k[-1]), v) for k, v in table.items() if k[:-1] == start)
+
+
+def bars(
+    series: dict[str, list[dict[str, str]]],  # lines of each run's predictions.csv
+    n_items: int = 6,
+) -> Figure:
+    """Return a panel an item: what people said, and what each run predicts of it.
+
+    The items are evenly spaced from those that people agree about to those that they do not.
+
+    Raises:
+        ConfigError: predictions without what people said, or not of the same items.
+    """
+    first = next(iter(series.values()))
+    classes = [name.removeprefix("n_") for name in first[0] if name.startswith("n_")]
+    alike = all([r["item"] for r in rows] == [r["item"] for r in first] for rows in series.values())
+    if not classes or not alike:
+        raise ConfigError("figures: kind=bars wants runs over the same items, with people's labels")
+    said = np.array([[float(r[f"n_{k}"]) for k in classes] for r in first])
+    people = said / said.sum(axis=1, keepdims=True)
+    agreed = np.argsort(-people.max(axis=1), kind="stable")
+    shown = agreed[np.linspace(0, len(agreed) - 1, min(n_items, len(agreed))).round().astype(int)]
+    width = min(len(shown), 3)
+    height = -(-len(shown) // width)
+    picture = Figure(figsize=(3.2 * width, 2.2 * height + 0.6), layout="constrained")
+    grid = picture.subplots(height, width, squeeze=False, sharey=True).ravel()
+    bar = 0.8 / (len(series) + 1)
+    for axis, i in zip(grid, shown, strict=False):
+        drawn = {"people": people[i]} | {
+            name: np.array([float(rows[i][f"p_{k}"]) for k in classes])
+            for name, rows in series.items()
+        }
+        for n, (name, shares) in enumerate(drawn.items()):
+            place = np.arange(len(classes)) + (n - len(series) / 2) * bar
+            axis.bar(place, shares, bar, label=name, color="0.3" if not n else COLOURS[n - 1])
+        axis.set_xticks(range(len(classes)), classes, fontsize=8)
+        axis.set_title(first[i]["item"][:34], fontsize=8)
+        axis.set_ylim(0, 1)
+    for axis in grid[len(shown) :]:
+        axis.remove()
+    picture.supylabel("share of the labels", fontsize=9)
+    _legend(picture, list(grid))
+    return picture
 
 
 def _line(axis: Axes, table: dict[Key, float], start: Key, **style: Any) -> None:

@@ -267,20 +267,27 @@ def _lines(
 
 
 def write_predictions(folder: Path, items: Items, probs: Floats) -> None:
-    """Write predictions.csv: what the network says of every test item."""
+    """Write predictions.csv: what the network says of every test item, and how many people what."""
     classes = items.classes()
     test = np.flatnonzero(items.split == "test")
     truth = np.full(len(items), -1) if items.truth is None else items.truth
+    counts = items.soft
+    if counts is None and items.held_out is not None:
+        counts = items.held_out.counts()
+    said = np.empty((len(items), 0)) if counts is None else counts.astype(np.int64)
     rows = (
         (
             items.name(i),
             classes[p.argmax()],
             classes[truth[i]] if truth[i] >= 0 else "",
             *p.tolist(),
+            *said[i].tolist(),
         )
         for i, p in zip(test.tolist(), probs, strict=True)
     )
-    write_csv(folder / "predictions.csv", ("item", "label", "truth", *_columns(classes)), rows)
+    people = [] if counts is None else [f"n_{name}" for name in classes]
+    header = ("item", "label", "truth", *_columns(classes), *people)
+    write_csv(folder / "predictions.csv", header, rows)
 
 
 def _columns(classes: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -124,8 +124,25 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
 
         for stem, spec in (config.plain(configs[0]).get("figures") or {}).items():
             written.append(place / f"{stem}.png")
-            figures.draw(figures.Spec(**spec), keys, cells, written[-1])
+            if spec["kind"] == "bars":
+                figures.save(bars(spec, configs), written[-1])
+            else:
+                figures.draw(figures.Spec(**spec), keys, cells, written[-1])
     return f"{text}\n{', '.join(map(str, written))}"
+
+
+def bars(spec: dict[str, Any], configs: list[DictConfig]) -> Any:
+    """Return the picture of what the first runs of each series predict: of one seed and fold."""
+    from annorun import figures
+
+    lines: dict[str, list[dict[str, str]]] = {}
+    for cfg in configs:
+        plain = config.plain(cfg)
+        name = ", ".join(filter(None, tables.key_of(plain, spec["series"]))).replace("_", " ")
+        # in the order of the sweep: the first seed and fold come first
+        if name not in lines and results.state(place_of(cfg)) == "done":
+            lines[name] = results.read_csv(place_of(cfg) / "predictions.csv")
+    return figures.bars(lines, spec.get("items", 6))
 
 
 def differences(configs: list[DictConfig], keys: list[str], metrics: list[str]) -> str:

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from annorun import config
-from annorun.figures import Spec, crossings, draw, heat, lines, means
+from annorun.errors import ConfigError
+from annorun.figures import Spec, bars, crossings, draw, heat, lines, means
 from annorun.tables import UNKNOWN, Cell
 
 KEYS = ("method", "spam", "x")
@@ -100,6 +101,8 @@ def test_every_picture_of_a_sweep_file_is_of_its_own_table() -> None:
         sweep = OmegaConf.to_container(OmegaConf.load(config.experiments_dir() / f"{name}.yaml"))
         assert isinstance(sweep, dict)
         for words in sweep.get("figures", {}).values():
+            if words["kind"] == "bars":
+                continue
             spec, seen = Spec(**words), seen + 1
             metrics = [sweep["metric"]] if isinstance(sweep["metric"], str) else sweep["metric"]
             named = {*spec.series, spec.x, *spec.only} | {k for k in (spec.y, spec.panels) if k}
@@ -116,3 +119,27 @@ def test_lines_cross_where_their_difference_changes_its_sign() -> None:
     assert crossings(one, one) == crossings(one, []) == []
     # at 2 -3, at 3 +1: three quarters of the way
     assert crossings(one, [*other, (3.0, 3.0)]) == pytest.approx([0.5, 2.75])
+
+
+def rows(p: dict[str, tuple[float, float]], n: dict[str, tuple[int, int]]) -> list[dict[str, str]]:
+    cells = {
+        i: dict(zip(("p_no", "p_yes", "n_no", "n_yes"), (*p[i], *n[i]), strict=True)) for i in n
+    }
+    return [{"item": i} | {k: str(v) for k, v in own.items()} for i, own in cells.items()]
+
+
+def test_bars_are_what_people_said_and_what_each_run_predicts() -> None:
+    """Agreed: b (4 of 4), then c (3 of 4), then a (2 of 4); of two, the first and the last."""
+    people = {"a": (2, 2), "b": (0, 4), "c": (3, 1)}
+    one = rows({"a": (0.9, 0.1), "b": (0.2, 0.8), "c": (0.5, 0.5)}, people)
+    other = rows({"a": (0.6, 0.4), "b": (0.3, 0.7), "c": (0.5, 0.5)}, people)
+    picture = bars({"m": one, "n": other}, 2)
+    shown = {axis.get_title(): [bar.get_height() for bar in axis.patches] for axis in picture.axes}
+    assert shown == {
+        "b": pytest.approx([0, 1, 0.2, 0.8, 0.3, 0.7]),
+        "a": pytest.approx([0.5, 0.5, 0.9, 0.1, 0.6, 0.4]),
+    }
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["people", "m", "n"]
+    for bad in ({"m": one, "n": other[:2]}, {"m": [{"item": "a", "p_no": "1"}]}):
+        with pytest.raises(ConfigError, match="kind=bars"):
+            bars(bad)
