@@ -43,7 +43,7 @@ BESIDE = {
     },
     **{
         ("dataset", name): ["method=meta_em", "dataset.path={folder}"]
-        for name in ("omniglot", "miniimagenet")
+        for name in ("omniglot", "omniglot_turned", "miniimagenet")
     },
     **{
         ("method", name): [

@@ -8,6 +8,8 @@ In all of them ink is 0 or False. Characters stand in the order of the authors' 
 
 A class is a character. Turned characters are no classes of their own, unlike in much of the
 few-shot literature: meta-EM (notes 2.6) splits 964, which is the background set without turns.
+`turned` makes three more classes of each training character, turned by 90, 180 and 270 degrees
+(Santoro et al. 2016); test characters stay upright.
 """
 
 import zipfile
@@ -46,6 +48,7 @@ def omniglot(
     subset: Literal["background", "evaluation", "background_small1", "background_small2"],
     classes: tuple[Count, Natural, Count],
     size: Count,
+    turned: bool = False,
 ) -> tuple[Items, None]:
     """Read drawings as (1, size, size), ink 1 and paper 0; the votes are simulated.
 
@@ -55,6 +58,7 @@ def omniglot(
         subset: which of their sets.
         classes: numbers of train, val and test classes; what is left over is left out.
         size: pixels each way, averaged over areas, 105 at most.
+        turned: see above.
 
     Raises:
         ConfigError: no such file, more classes than there are, or what is wrong inside the file.
@@ -66,6 +70,11 @@ def omniglot(
     drawn = draw_classes(len(found), classes, where=str(place), rng=rng)
     split = drawn[drawn != ""]
     kept = [character for character, part in zip(found, drawn, strict=True) if part]
+    if turned:
+        upright = [c for c, part in zip(kept, split, strict=True) if part == "train"]
+        # after the others: whoever draws from the classes before draws as without
+        kept += [turn(c, quarters) for quarters in (1, 2, 3) for c in upright]
+        split = np.concatenate([split, np.full(3 * len(upright), "train")])
     x = np.concatenate([area_mean(c.ink.astype(np.float32), size) for c in kept])
     items = class_items(
         x[:, None],
@@ -75,6 +84,13 @@ def omniglot(
         names=[name for c in kept for name in c.drawings],
     )
     return items, None
+
+
+def turn(character: Character, quarters: int) -> Character:
+    """Return a character of its own, turned by so many times 90 degrees against the clock."""
+    end = f" turned by {90 * quarters}"
+    ink = np.rot90(character.ink, quarters, axes=(1, 2))
+    return Character(character.name + end, [name + end for name in character.drawings], ink)
 
 
 def _place(folder: Path, stem: str) -> Path:

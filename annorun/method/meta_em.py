@@ -14,7 +14,8 @@ Deviations from the paper, or readings of what our sources do not state:
 3. A training task has R annotators drawn from `episodes.annotators`: one network for every R.
 4. Batch normalisation is over one task's support and queries while training (as with one task a
    step), and by the running means for target tasks.
-5. `model`: besides the EM, its variational form and confusion matrices that depend on the input.
+5. `model`: besides the EM, its variational form, confusion matrices that depend on the input, and
+   one accuracy an annotator in the place of a matrix.
 """
 
 from dataclasses import replace
@@ -29,6 +30,7 @@ from annorun.kinds import Count, Natural, NonNegative, Positive
 from annorun.method.episodic import Answers, Episodic, Tasks, embedded
 from annorun.objective import acquisition, prototypes, prototypes_gated, prototypes_variational
 from annorun.objective.prototypes import Priors
+from annorun.objective.prototypes_one_coin import one_coin_em
 from annorun.objective.prototypes_start import full_precision
 from annorun.votes import TaskSpec
 
@@ -41,7 +43,8 @@ class MetaEM(Episodic):
 
     Args:
         spec, network, optimizer, seed: see `Episodic`.
-        model: em, variational, or gated (input-dependent confusion).
+        model: em, one_coin (an accuracy in the place of a matrix), variational, or gated
+            (input-dependent confusion).
         steps: J.
         covariance: of a class around its prototype.
         scale: divide the embedding by sqrt(M).
@@ -60,7 +63,7 @@ class MetaEM(Episodic):
         network: dict[str, Any],
         optimizer: dict[str, Any],
         seed: int,
-        model: Literal["em", "variational", "gated"],
+        model: Literal["em", "one_coin", "variational", "gated"],
         steps: Count,
         covariance: Literal["identity", "scalar"],
         scale: bool,
@@ -155,6 +158,8 @@ class MetaEM(Episodic):
             with full_precision(support):
                 gate = self.gate(support).squeeze(-1)
             return prototypes_gated.gated_em(support, votes, k, gate, **how)
+        if self.model == "one_coin":
+            return one_coin_em(support, votes, k, **how)
         return prototypes.em(support, votes, k, **how)
 
 
@@ -169,7 +174,7 @@ def refuse(model: str, precision: float, acquire: str | None, budget: int) -> No
     if model == "gated" and acquire:
         faults.append(
             f"method.module.acquire={acquire}: a vote is predicted whatever the input; "
-            "allowed with method.module.model=em or variational"
+            "allowed with method.module.model=em, one_coin or variational"
         )
     if budget and not acquire:
         faults.append(

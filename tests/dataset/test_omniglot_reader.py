@@ -261,3 +261,22 @@ def test_the_authors_images_are_those_of_the_arrays(data: Path) -> None:
     np.testing.assert_array_equal(small.inputs["x"], matched)
     alphabets = {name.split("/")[0] for name in small.class_names}
     assert alphabets == {"Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"}
+
+
+def test_turned_characters_are_classes_of_their_own_in_training_alone(folder: Path) -> None:
+    upright, turned = read(folder), read(folder, turned=True)
+    n = len(upright)
+    assert turned.n_classes == 30 + 3 * 20 and len(turned) == n + 3 * 20 * 20
+    # upright drawings are the same, in the same places
+    assert np.array_equal(turned.inputs["x"][:n], upright.inputs["x"])
+    assert np.array_equal(turned.truth[:n], upright.truth)
+    assert np.array_equal(turned.split[:n], upright.split)
+    assert (turned.split[n:] == "train").all()
+    train = upright.inputs["x"][upright.split == "train"]
+    for quarters in (1, 2, 3):
+        own = slice(n + (quarters - 1) * len(train), n + quarters * len(train))
+        expected = np.rot90(train, quarters, axes=(2, 3))
+        np.testing.assert_allclose(turned.inputs["x"][own], expected, atol=1e-6)
+        assert len(np.unique(turned.truth[own])) == 20
+    assert len(set(turned.names)) == len(turned.names)
+    assert len(set(turned.class_names)) == turned.n_classes
