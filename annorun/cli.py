@@ -37,14 +37,20 @@ HYDRAS_OWN = (
 )
 
 
-def cells(name: str, overrides: list[str]) -> list[list[str]]:
+def cells(name: str, overrides: list[str], node: DictConfig | None = None) -> list[list[str]]:
     """Return the overrides of every cell of a sweep: the file's parameters, then the command's.
+
+    Args:
+        name: of the sweep file.
+        overrides: the command's.
+        node: the file's `hydra` node, where it has been composed already, which takes a second.
 
     Raises:
         ConfigError: an override that does not parse, or asks for no value; an unknown sweep file.
     """
     with config.loader() as known:
-        params = OmegaConf.select(_hydra(known, name), "sweeper.params") or {}
+        node = _hydra(known, name) if node is None else node
+        params = OmegaConf.select(node, "sweeper.params") or {}
         own = config.parse([f"{key}={value}" for key, value in params.items()], known)
         parsed = {o.key_or_group: o for o in own}
         for override in config.parse(overrides, known):
@@ -85,10 +91,11 @@ def faults_in_command(name: str, overrides: list[str], multirun: bool) -> list[s
     try:
         swept = [o for o in config.parse(overrides) if o.is_sweep_override()]
         with config.loader() as known:
-            multirun = multirun or str(_hydra(known, name).get("mode")).endswith("MULTIRUN")
+            node = _hydra(known, name)
+        multirun = multirun or str(node.get("mode")).endswith("MULTIRUN")
         if swept and not multirun:
             return [f"{o.input_line}: several values; add -m to run them all" for o in swept]
-        grid = cells(name, overrides) if multirun else [overrides]
+        grid = cells(name, overrides, node) if multirun else [overrides]
     except ConfigError as error:
         return error.faults
     found: dict[str, None] = {}
@@ -119,7 +126,7 @@ def help_text() -> str:
             lines += ["", group]
             for option in known.get_group_options(group):
                 mark = "*" if re.search(rf"- {group}: {option}\s", defaults) else " "
-                lines.append(f" {mark}{option:<22}{_about(folders, f'{group}/{option}.yaml')}")
+                lines.append(f" {mark}{option:<23}{_about(folders, f'{group}/{option}.yaml')}")
     if config.sweeps():
         lines += ["", "sweep files (-cn)"]
         lines += [f"  {name:<38}{_about(folders, f'{name}.yaml')}" for name in config.sweeps()]

@@ -88,6 +88,7 @@ def test_every_experiment_is_a_multirun_and_each_cell_passes_the_check(
 ) -> None:
     # the check asks only whether a data set's folder is there
     for name in (
+        "emobank",
         "labelme",
         "popquorn",
         "lewidi2023",
