@@ -2,7 +2,8 @@
 
 `saliency_first` is the first clause's share of a head's saliency (`annorun.objective.saliency`),
 the mean over the test items; `says_first` how often the head answers with the feeling of the first
-clause, of the answers that are either clause's. Of the annotators half have 1, half 0.
+clause, of the answers that are either clause's. Of the annotators half have 1, half 0. A text that
+is cut off before its second clause (`dataset.max_length`) has no saliency.
 
 The metrics are how far apart the heads are: `clauses/saliency_spread` and `clauses/says_spread`,
 the greatest less the least, 1 for the annotators; and `clauses/.._p`, the share of 999 shuffles of
@@ -39,7 +40,7 @@ def write(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Write clauses.csv, a line a head; return the metrics. {} for a network without embeddings."""
-    networks = [n for n in module.networks() if isinstance(n, TextEncoder)]
+    networks = [n for n in module.modules() if isinstance(n, TextEncoder)]
     if not networks or not len(test):
         return {}
     place = np.asarray(tokens["input_ids"].shape)[1]
@@ -51,9 +52,7 @@ def write(
     felt = np.asarray(items.inputs["felt"])[test]
     either = [said == felt[:, [k]] for k in (0, 1)]
     says = np.where(either[0] | either[1], either[0], np.nan)  # (n_test, n_heads)
-    lines = [
-        [h, float(np.nanmean(shares[:, h])), _mean(says[:, h])] for h in range(shares.shape[1])
-    ]
+    lines = [[h, _mean(shares[:, h]), _mean(says[:, h])] for h in range(shares.shape[1])]
     results.write_csv(folder / "clauses.csv", ["head", "saliency_first", "says_first"], lines)
     found = {}
     for name, values in (("saliency", shares), ("says", says)):
@@ -80,7 +79,9 @@ def _read(
             heads = [gradient_times_input(z.sum(), embeddings) for z in best.values.unbind(dim=1)]
         weight = torch.from_numpy(parts[at]).to(heads[0])
         clause = torch.stack([torch.einsum("bl,blc->bc", s, weight) for s in heads], dim=1)
-        shares.append((clause[..., 0] / clause.sum(dim=-1).clamp_min(1e-30)).cpu().double())
+        share = clause[..., 0] / clause.sum(dim=-1).clamp_min(1e-30)
+        whole = weight.amax(dim=1).prod(dim=-1, keepdim=True) > 0
+        shares.append(share.where(whole, torch.nan).cpu().double())
         said.append(best.indices.cpu())
     return torch.cat(shares).numpy(), torch.cat(said).numpy()
 

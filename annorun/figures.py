@@ -7,7 +7,6 @@ series, items}, distributions that runs predict of single items.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,11 +200,14 @@ def crossings(
     """Return where two lines through points (x, y) cross, between those at the same x."""
     below = dict(other)
     gap = [(x, y - below[x]) for x, y in sorted(one) if x in below]
-    return [
-        x + (right - x) * here / (here - there)
-        for (x, here), (right, there) in pairwise(gap)
-        if here * there < 0
-    ]
+    found, last = [], (0.0, 0.0)
+    for place, (x, here) in enumerate(gap):
+        if here * last[1] < 0:
+            before, there = gap[place - 1]
+            # between two points, or where they met at the one before
+            found.append(before + (x - before) * there / (there - here))
+        last = (x, here) if here else last
+    return found
 
 
 def _points(table: dict[Key, float], start: Key) -> list[tuple[float, float]]:
@@ -223,6 +225,8 @@ def bars(
     Raises:
         ConfigError: predictions without what people said, or not of the same items.
     """
+    if not series:
+        raise ConfigError("figures: nothing has been run; allowed with --run, or after it")
     first = next(iter(series.values()))
     classes = [name.removeprefix("n_") for name in first[0] if name.startswith("n_")]
     alike = all([r["item"] for r in rows] == [r["item"] for r in first] for rows in series.values())
@@ -244,7 +248,13 @@ def bars(
         }
         for n, (name, shares) in enumerate(drawn.items()):
             place = np.arange(len(classes)) + (n - len(series) / 2) * bar
-            axis.bar(place, shares, bar, label=name, color="0.3" if not n else COLOURS[n - 1])
+            axis.bar(
+                place,
+                shares,
+                bar,
+                label=name,
+                color="0.3" if not n else COLOURS[(n - 1) % len(COLOURS)],
+            )
         axis.set_xticks(range(len(classes)), classes, fontsize=8)
         axis.set_title(first[i]["item"][:34], fontsize=8)
         axis.set_ylim(0, 1)

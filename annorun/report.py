@@ -96,7 +96,7 @@ def _agreement(votes: Votes, classes: list[str], metrics: dict[str, float]) -> I
     if votes.multi_label:
         yield (
             "An annotator gives an item several labels: kappa is the mean over the labels, each "
-            "given or not. Items where an annotator gives none are unknown to these files."
+            "given or not. An item that he gives no label is not counted for him."
         )
         kappas = [metrics.get(f"agreement/cohen_kappa_{name}", np.nan) for name in classes]
         each = ["" if np.isnan(k) else _number(k) for k in kappas]

@@ -266,8 +266,14 @@ def _lines(
     return zip(names, repeat(group), chosen, *probs[place].T.tolist(), strict=False)
 
 
-def write_predictions(folder: Path, items: Items, probs: Floats) -> None:
+def write_predictions(
+    folder: Path,
+    items: Items,
+    probs: Floats,  # (n_test, n_classes)
+    labels: Ints | None = None,  # (n_test,), instead of the most probable class
+) -> None:
     """Write predictions.csv: what the network says of every test item, and how many people what."""
+    chosen = probs.argmax(axis=1) if labels is None else labels
     classes = items.classes()
     test = np.flatnonzero(items.split == "test")
     truth = np.full(len(items), -1) if items.truth is None else items.truth
@@ -278,12 +284,12 @@ def write_predictions(folder: Path, items: Items, probs: Floats) -> None:
     rows = (
         (
             items.name(i),
-            classes[p.argmax()],
+            classes[label],
             classes[truth[i]] if truth[i] >= 0 else "",
             *p.tolist(),
             *said[i].tolist(),
         )
-        for i, p in zip(test.tolist(), probs, strict=True)
+        for i, label, p in zip(test.tolist(), chosen, probs, strict=True)
     )
     people = [] if counts is None else [f"n_{name}" for name in classes]
     header = ("item", "label", "truth", *_columns(classes), *people)

@@ -211,9 +211,11 @@ def execute(
         if fitted.expertise is not None:
             learned, scale = fitted.expertise, fitted.scale
         test = items.split == "test"
-        results.write_predictions(folder, items, fitted.probs)
+        own = fitted.labels
+        results.write_predictions(folder, items, fitted.probs, own)
         if items.truth is not None and len(fitted.probs):
-            metrics |= summary.of_answers("test", fitted.probs, items.truth[test])
+            given = {"labels": own, "decided": own is not None}
+            metrics |= summary.of_answers("test", fitted.probs, items.truth[test], **given)
     planted = crowd.accuracy
     if planted is not None and scale == "mixture":
         planted = recovery.mixture_equivalent(planted, items.n_classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annorun import results
 from annorun.scores.significance import corrected_resampled_t, holm, sign_flip
@@ -127,6 +128,7 @@ def compare(
     metric: str,
     base: dict[str, str],
     folds: str | None = None,
+    test_share: float = 0.0,
 ) -> list[list[str]]:
     """Return how runs that have the values of `base` differ from those that do not.
 
@@ -139,7 +141,9 @@ def compare(
         names: of the keys.
         metric: a name in row.json's metrics.
         base: keys and their values, such as method: nutmeg.
-        folds: the key that is a fold of cross-validation: p is of the corrected resampled t-test.
+        folds: the key that is a fold of cross-validation: p is of the corrected resampled t-test,
+            for each value of the other keys by itself.
+        test_share: of that test.
     """
     at = [i for i, name in enumerate(names) if name in base]
     scores: dict[Key, dict[tuple[object, ...], list[float]]] = {}
@@ -153,27 +157,50 @@ def compare(
     found = {k: {p: float(np.mean(v)) for p, v in own.items()} for k, own in scores.items()}
     asked = tuple(base[names[i]] for i in at)
     mine, rows, rng = found.pop(asked, {}), [], np.random.default_rng(0)
+    others = [name for name in names if name not in base]
+    at_fold = others.index(folds) if folds is not None else None
     for value, other in found.items():
-        units: dict[tuple[object, ...], list[float]] = {}
-        for place in (p for p in other if p in mine):
-            # a task under other shots, say, is not another task
-            unit = place[-3:] if place[-1] is not None else place
-            units.setdefault(unit, []).append(mine[place] - other[place])
-        difference = np.array([float(np.mean(own)) for own in units.values()])
-        if len(difference):
-            p = sign_flip(difference, rng=rng)
-            if folds is not None:
-                k = len({key[names.index(folds)] for key, _ in runs})
-                p = corrected_resampled_t(difference, 1 / max(k - 1, 1))
+        for beside, (difference, kind) in _paired(mine, other, at_fold).items():
+            if folds is None:
+                p = sign_flip(difference, rng=rng)
+            else:
+                p = corrected_resampled_t(difference, test_share)
             words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))
-            kind = "tasks" if next(iter(units))[-1] is not None else "runs"
-            kind = "folds" if folds is not None else kind
+            words += f" ({', '.join(beside)})" if beside else ""
             rows.append((words, float(difference.mean()), f"{len(difference)} {kind}", p))
     adjusted = holm([p for *_, p in rows])
     return [
         [metric, words, _number(mean, sign=True), pairs, _number(p), _number(q)]
         for (words, mean, pairs, p), q in zip(rows, adjusted, strict=True)
     ]
+
+
+def _paired(
+    mine: dict[tuple[object, ...], float],
+    other: dict[tuple[object, ...], float],
+    at_fold: int | None,
+) -> dict[tuple[str, ...], tuple[NDArray[np.float64], str]]:
+    """Return the differences, and of what they are, by the values of the keys that set tests apart.
+
+    A place is the other keys' values, both seeds and the task.
+    """
+    found: dict[tuple[str, ...], dict[tuple[object, ...], list[float]]] = {}
+    for place in (p for p in other if p in mine):
+        # a task under other shots, say, is not another task
+        beside: tuple[str, ...] = ()
+        unit = place[-3:] if place[-1] is not None else place
+        if at_fold is not None:
+            unit = (place[at_fold], *place[-3:])
+            beside = tuple(str(v) for i, v in enumerate(place[:-3]) if i != at_fold)
+        found.setdefault(beside, {}).setdefault(unit, []).append(mine[place] - other[place])
+    kinds = {b: "runs" if next(iter(u))[-1] is None else "tasks" for b, u in found.items()}
+    return {
+        beside: (
+            np.array([float(np.mean(own)) for own in units.values()]),
+            kinds[beside] if at_fold is None else "folds",
+        )
+        for beside, units in found.items()
+    }
 
 
 def _scores(folder: Path, metric: str) -> dict[tuple[object, ...], float]:

@@ -37,6 +37,7 @@ class Fitted:
     expertise: Floats | None
     scale: str
     metrics: dict[str, float]
+    labels: Ints | None = None
 
 
 class Training:
@@ -90,10 +91,15 @@ class Training:
         if self.network.get("frozen"):
             # the encoder never changes: each text is encoded once, not once an epoch
             self.data.inputs = {"x": self._states(model)}
+        left = f"of {len(self.data.train)} training items val_share={t['val_share']} leaves none"
         if t["choose_on"] != "last" and not len(self.data.val):
             raise ConfigError(
-                f"trainer.choose_on={t['choose_on']}: of {len(self.data.train)} training items "
-                f"val_share={t['val_share']} leaves none to choose on; allowed is last"
+                f"trainer.choose_on={t['choose_on']}: {left} to choose on; allowed is last"
+            )
+        if self.module.needs_validation and not len(self.data.val):
+            raise ConfigError(
+                f"method={c['choices']['method']}: wants validation items, and {left}; "
+                "allowed is a greater trainer.val_share"
             )
 
     def refuse(self, posterior: Posterior | None) -> None:
@@ -200,7 +206,9 @@ class Training:
             self.module.group_probabilities(),
         )
         groups = None if groups is None else data.in_order(groups)
-        metrics |= self._against_votes("test", probs, groups)
+        labels = self.module.decided()
+        labels = None if labels is None else data.in_order(labels)
+        metrics |= self._against_votes("test", probs, groups, labels) | self.module.numbers()
         truth = self.items.truth
         for name, other in self.module.others().items():
             answers = data.in_order(other)
@@ -221,17 +229,19 @@ class Training:
                 data.test,
                 rng(self.c["seed"], "clauses"),
             )
-        return Fitted(probs, groups, expertise, scale, metrics)
+        return Fitted(probs, groups, expertise, scale, metrics, labels)
 
-    def _against_votes(self, split: str, probs: Floats, groups: Floats | None) -> dict[str, float]:
+    def _against_votes(
+        self, split: str, probs: Floats, groups: Floats | None, labels: Ints | None = None
+    ) -> dict[str, float]:
         """Return the soft scores on the test items' own votes or ratings, where there are any."""
         held, test = self.items.held_out, self.data.test
         if self.items.soft is not None:
-            found = soft.by_item(probs, self.items.soft[test])
+            found = soft.by_item(probs, self.items.soft[test], labels)
         elif held is None or held.multi_label or not len(held):
             return {}
         else:
-            found = soft.by_item(probs, held.counts()[test])
+            found = soft.by_item(probs, held.counts()[test], labels)
         if held is not None and groups is not None:
             parts = np.zeros((held.n_items, *groups.shape[1:]))
             parts[test] = groups

@@ -154,7 +154,13 @@ def differences(configs: list[DictConfig], keys: list[str], metrics: list[str]) 
     # a fold is paired with the same fold, and no row of the table
     names = [*keys, folds] if folds else keys
     runs = [(tables.key_of(config.plain(cfg), names), place_of(cfg)) for cfg in configs]
-    found = [line for m in metrics for line in tables.compare(runs, names, m, base, folds)]
+    share = 0.0
+    if folds:
+        c = config.plain(configs[0])
+        # n_test / n_train of a fold, of which validation takes its share
+        share = 1 / ((c["dataset"]["folds"] - 1) * (1 - c["trainer"]["val_share"]))
+    tested = [tables.compare(runs, names, m, base, folds, share) for m in metrics]
+    found = [line for lines in tested for line in lines]
     words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
     if folds:
         words = "corrected resampled t-tests (annorun.scores.significance), over folds"

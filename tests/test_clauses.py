@@ -46,14 +46,14 @@ class Reader(net_text.TextEncoder):
         return torch.stack(heads, dim=1)
 
 
-def judge(reads: list[int], folder: Path) -> tuple[dict[str, float], list[str]]:
+def judge(reads: list[int], folder: Path, cut: int = 999) -> tuple[dict[str, float], list[str]]:
     items, tokenizer = sentences(), net.tokenizer("tiny")
-    tokens = dict(data.encode(items, tokenizer, ""))
+    tokens = dict(data.encode(items, tokenizer, "", cut))
     tokens["item"] = torch.arange(len(items))
     begins = starts(items.inputs["text"], tokenizer, tokens["input_ids"].shape[1])
     network = Reader(begins, items, reads)
     method: Any = SimpleNamespace(
-        networks=lambda: [network],
+        modules=lambda: [network],
         each=lambda inputs: network(**inputs),
         eval=lambda: None,
         device="cpu",
@@ -79,9 +79,15 @@ def test_heads_that_read_alike_are_not_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_network_without_embeddings_has_none(tmp_path: Path) -> None:
-    method: Any = SimpleNamespace(networks=lambda: [nn.Linear(2, 2)])
+    method: Any = SimpleNamespace(modules=lambda: [nn.Linear(2, 2)])
     nothing = np.random.default_rng(0)
     assert clauses.write(tmp_path, method, {}, None, sentences(), np.arange(3), nothing) == {}
+
+
+def test_a_text_without_its_second_clause_has_no_saliency(tmp_path: Path) -> None:
+    found, lines = judge([0, 1], tmp_path, cut=12)
+    assert np.isnan(found["clauses/saliency_first"])
+    assert lines[1].startswith("0,nan,")
 
 
 def test_spread_by_chance_is_found_to_be_chance() -> None:

@@ -117,6 +117,9 @@ def test_lines_cross_where_their_difference_changes_its_sign() -> None:
     one, other = [(0.0, 2.0), (2.0, 1.0), (3.0, 4.0)], [(0.0, 1.0), (2.0, 4.0), (2.5, 9.0)]
     assert crossings(one, other) == [0.5]
     assert crossings(one, one) == crossings(one, []) == []
+    # they meet at 1, one above before and below after; and at 1, but never cross
+    assert crossings([(0, 1.0), (1, 0.5), (2, 0.0)], [(0, 0.0), (1, 0.5), (2, 1.0)]) == [1]
+    assert crossings([(0, 1.0), (1, 0.5), (2, 1.0)], [(0, 0.0), (1, 0.5), (2, 0.0)]) == []
     # at 2 -3, at 3 +1: three quarters of the way
     assert crossings(one, [*other, (3.0, 3.0)]) == pytest.approx([0.5, 2.75])
 
@@ -140,6 +143,8 @@ def test_bars_are_what_people_said_and_what_each_run_predicts() -> None:
         "a": pytest.approx([0.5, 0.5, 0.9, 0.1, 0.6, 0.4]),
     }
     assert [text.get_text() for text in picture.legends[0].get_texts()] == ["people", "m", "n"]
+    with pytest.raises(ConfigError, match="nothing has been run"):
+        bars({})
     for bad in ({"m": one, "n": other[:2]}, {"m": [{"item": "a", "p_no": "1"}]}):
         with pytest.raises(ConfigError, match="kind=bars"):
             bars(bad)

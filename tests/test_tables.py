@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -209,19 +210,23 @@ def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
 
 
 def test_folds_are_compared_fold_by_fold(tmp_path: Path) -> None:
-    """b less a over two repeats of two folds: .1 to .4; as many test as training items."""
+    """b less a over two repeats of two folds: .1 to .4; under another regime .1 more."""
     runs = []
-    for method, start in (("a", 0.0), ("b", 0.1)):
-        for repeat in (0, 1):
-            for fold in (0, 1):
-                value = start + (start > 0) * (0.2 * repeat + 0.1 * fold)
-                folder = done(tmp_path / f"{method}{repeat}{fold}", acc=value)
-                row = json.loads((folder / "row.json").read_text())
-                (folder / "row.json").write_text(json.dumps(row | {"seed": 0, "data_seed": repeat}))
-                runs.append(((method, str(fold)), folder))
-    p = corrected_resampled_t(np.array([0.1, 0.2, 0.3, 0.4]), 1.0)
-    (found,) = compare(runs, ["method", "fold"], "acc", {"method": "b"}, folds="fold")
-    assert found[1:] == ["b - a", "+0.2500", "4 folds", f"{p:.4f}", f"{p:.4f}"]
+    for place in itertools.product("ab", ("short", "long"), (0, 1), (0, 1)):
+        method, regime, repeat, fold = place
+        value = (method == "b") * (0.1 + 0.2 * repeat + 0.1 * fold + 0.1 * (regime == "long"))
+        folder = done(tmp_path / "".join(map(str, place)), acc=value)
+        row = json.loads((folder / "row.json").read_text())
+        (folder / "row.json").write_text(json.dumps(row | {"seed": 0, "data_seed": repeat}))
+        runs.append(((regime, method, str(fold)), folder))
+    p = corrected_resampled_t(np.array([0.1, 0.2, 0.3, 0.4]), 0.25)
+    q = corrected_resampled_t(np.array([0.2, 0.3, 0.4, 0.5]), 0.25)
+    keys = ["regime", "method", "fold"]
+    found = compare(runs, keys, "acc", {"method": "b"}, folds="fold", test_share=0.25)
+    assert [row[1:5] for row in found] == [
+        ["b - a (short)", "+0.2500", "4 folds", f"{p:.4f}"],
+        ["b - a (long)", "+0.3500", "4 folds", f"{q:.4f}"],
+    ]
 
 
 def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:

@@ -37,13 +37,14 @@ def emobank(
     ties: Literal["drop", "random"],
     n_items: Count | None,
     balanced: bool,
+    items_seed: Natural,
     folds: Count,
-    fold: Natural,
+    fold: Natural | None,
 ) -> tuple[Items, None]:
     """Read the sentences, the label that most raters gave, and the counts of their ratings.
 
     Args:
-        rng: draws ties, items and folds; not by the fold that is asked for.
+        rng: draws the folds: repeats of a cross-validation are over the same items.
         path: the folder with the authors' files.
         perspective: whose feeling was rated.
         dimension: valence, arousal or dominance.
@@ -51,8 +52,9 @@ def emobank(
         ties: an item whose most frequent labels are several is left out, or one of them is drawn.
         n_items: drawn of all; null: all.
         balanced: as many of each label as of any other, but for one.
+        items_seed: draws ties and items.
         folds: k of the cross-validation.
-        fold: the one that is tested on.
+        fold: the one that is tested on; null: none.
 
     Raises:
         ConfigError: files are missing, what is wrong inside them, all of it; or the keys ask for
@@ -67,6 +69,7 @@ def emobank(
         raise ConfigError(
             f"dataset.bins={bins}: allowed are numbers in rising order between 1 and 5"
         )
+    names_of_classes, draw = _names(edges), np.random.default_rng(items_seed)
     folder, faults = Path(path).expanduser(), list[str]()
     told = _columns(folder / TEXTS, ("id", "text"), faults)
     rated = _columns(folder / RATINGS.format(perspective), ("id", dimension), faults)
@@ -77,10 +80,10 @@ def emobank(
     counts = np.zeros((len(names), len(edges) + 1))
     for i, name in enumerate(names):
         np.add.at(counts[i], np.searchsorted(edges, ratings[name]), 1)
-    truth = hard_labels(counts, rng=rng)
+    truth = hard_labels(counts, rng=draw)
     tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
     kept = np.flatnonzero(~tied | (ties == "random"))
-    kept = np.sort(kept[_drawn(truth[kept], n_items, balanced, counts.shape[1], rng)])
+    kept = np.sort(kept[_drawn(truth[kept], n_items, balanced, counts.shape[1], draw)])
     items = Items(
         kind="text",
         inputs={"text": [texts[names[i]] for i in kept]},
@@ -89,7 +92,7 @@ def emobank(
         truth=truth[kept],
         soft=counts[kept],
         names=[names[i] for i in kept],
-        class_names=_names(edges),
+        class_names=names_of_classes,
     )
     return items, None
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from annorun.errors import ConfigError
 
 
-def in_folds(n: int, folds: int, fold: int, rng: np.random.Generator) -> NDArray[np.str_]:
+def in_folds(n: int, folds: int, fold: int | None, rng: np.random.Generator) -> NDArray[np.str_]:
     """Return "test" for the items of one fold and "train" for the others, (n,).
 
     Folds are drawn once, whichever is asked for, and differ in size by one item at most.
@@ -14,7 +14,7 @@ def in_folds(n: int, folds: int, fold: int, rng: np.random.Generator) -> NDArray
     Args:
         n: items.
         folds: k.
-        fold: 0 to k - 1.
+        fold: 0 to k - 1; None: nothing is tested.
         rng: draws all folds; of another `data_seed`, those of another repeat.
 
     Raises:
@@ -22,6 +22,8 @@ def in_folds(n: int, folds: int, fold: int, rng: np.random.Generator) -> NDArray
     """
     if not 2 <= folds <= n:
         raise ConfigError(f"dataset.folds={folds}: allowed is 2 to {n}, the number of items")
+    if fold is None:
+        return np.full(n, "train")
     if not 0 <= fold < folds:
-        raise ConfigError(f"dataset.fold={fold}: allowed is 0 to {folds - 1}")
+        raise ConfigError(f"dataset.fold={fold}: allowed is 0 to {folds - 1}, or null")
     return np.where(rng.permutation(n) % folds == fold, "test", "train")

@@ -5,19 +5,21 @@ their votes as flat rows that point at them. Inputs are made tensors once, befor
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from annorun.dataset.encode import MAX_TOKENS, columns
 from annorun.errors import ConfigError
 from annorun.seeds import child, rng
-from annorun.votes import Floats, Ints, Items, TaskSpec, Votes, group_names
+from annorun.votes import Ints, Items, TaskSpec, Votes, group_names
 
+Answers = TypeVar("Answers", bound=NDArray[Any])
 # at most so many items and tokens at once, where nothing is learned
 MOST_ITEMS, MOST_TOKENS = 256, 2**16
 
@@ -128,9 +130,9 @@ class CrowdData(L.LightningDataModule):
         """The test split, in the order of `tested`: short texts first."""
         return self._loader(self.tested)
 
-    def in_order(self, answers: Floats) -> Floats:
+    def in_order(self, answers: Answers) -> Answers:
         """Return answers to the items of `tested` in the order of `test`, (n_test, ...)."""
-        return answers[np.argsort(self.tested)]
+        return cast(Answers, answers[np.argsort(self.tested)])
 
 
 class Batches(Sampler[list[int]]):

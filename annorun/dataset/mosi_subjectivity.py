@@ -8,7 +8,8 @@ with its SDK, the ratings are the authors' to give. Two files, in one folder:
 
 `any`: yes or no, whether there is an emotion. `most`: the most present one of the six of Ekman,
 empty where there is none. `all`: all that are present, between semicolons. One of these three
-questions is asked at a time; `all` has several labels an item. (The layout is ours.)
+questions is asked at a time; `all` has several labels an item, and `none` for an empty cell: who
+sees no emotion has rated, too. (The layout is ours.)
 
 Items are the clips of whom there are a text and an answer. `in_folds` says which are tested; their
 votes are `Items.held_out`, and no aggregator and no training sees them.
@@ -28,7 +29,7 @@ from annorun.kinds import Count, Natural
 from annorun.votes import Items, Votes
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
-YES_NO = ("no", "yes")
+YES_NO, NONE = ("no", "yes"), "none"
 TEXTS, RATINGS = "transcripts.csv", "ratings.csv"
 Line = tuple[int, dict[str, str]]
 
@@ -39,7 +40,7 @@ def mosi_subjectivity(
     path: str,
     question: Literal["any", "most", "all"],
     folds: Count,
-    fold: Natural,
+    fold: Natural | None,
 ) -> tuple[Items, Votes]:
     """Read the clips' words and what each rater says to one question, in the order of the texts.
 
@@ -48,7 +49,7 @@ def mosi_subjectivity(
         path: the folder with both files.
         question: see above.
         folds: k of the cross-validation.
-        fold: the one that is tested on.
+        fold: the one that is tested on; null: none.
 
     Raises:
         ConfigError: files are missing, or what is wrong inside them, all of it.
@@ -62,7 +63,7 @@ def mosi_subjectivity(
                 "needed is one line a clip, with both"
             )
         texts[row["clip"]] = row["text"].strip()
-    classes = YES_NO if question == "any" else EMOTIONS
+    classes = {"any": YES_NO, "most": EMOTIONS, "all": (*EMOTIONS, NONE)}[question]
     said = _answers(folder / RATINGS, question, set(texts), faults)
     refuse(faults)
     if not said:
@@ -128,11 +129,12 @@ def _answers(
         answer = row[question].lower()
         labels = [part.strip() for part in (answer.split(";") if question == "all" else [answer])]
         labels = [label for label in labels if label]
+        nothing = [NONE] if question == "all" and not labels else []
         bad = [label for label in labels if label not in allowed]
         if bad or len(set(labels)) < len(labels):
             faults.append(
                 f"{where}, column {question}: {row[question]!r}; allowed: {', '.join(allowed)}"
                 f"{', each once, between semicolons' if question == 'all' else ''}"
             )
-        found += [(*pair, label) for label in labels if not bad]
+        found += [(*pair, label) for label in [*labels, *nothing] if not bad]
     return found

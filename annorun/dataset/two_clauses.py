@@ -29,6 +29,7 @@ WORDS = {
 }
 WHO = "Anna|Omar|the teacher|the driver|the nurse|my brother|a neighbour|the singer".split("|")
 VERBS = ("was", "looked", "felt", "seemed", "sounded")
+MOST = 100_000
 JOINTS = (", and ", ", but ", ", while ", "; ")
 
 
@@ -40,7 +41,7 @@ def two_clauses(
     n_annotators: Count,
     per_item: Count,
     folds: Count,
-    fold: Natural,
+    fold: Natural | None,
 ) -> tuple[Items, Votes]:
     """Return the sentences, and what each item's annotators say; those of test items held out.
 
@@ -48,17 +49,20 @@ def two_clauses(
     `felt` (n_items, 2) are the clauses' feelings.
 
     Args:
-        rng: draws sentences, annotators and folds; not by the fold that is asked for.
+        rng: draws sentences, annotators and folds, and so another `data_seed` other sentences; not
+            by the fold that is asked for.
         feelings: of a sentence's clauses.
         n_items: sentences, all distinct.
         n_annotators: an even number.
         per_item: who labels an item, an odd number: two labels never tie.
         folds: k of the cross-validation.
-        fold: the one that is tested on.
+        fold: the one that is tested on; null: none.
 
     Raises:
         ConfigError: a number is out of range.
     """
+    if n_items > MOST:
+        raise ConfigError(f"dataset.n_items={n_items}: allowed is at most {MOST}, all distinct")
     if n_annotators % 2:
         raise ConfigError(f"dataset.n_annotators={n_annotators}: allowed is an even number")
     if per_item % 2 == 0 or per_item > n_annotators:

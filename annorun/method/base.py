@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from annorun import net
-from annorun.votes import Floats, TaskSpec
+from annorun.votes import Floats, Ints, TaskSpec
 
 Batch = dict[str, Any]
 
@@ -38,6 +38,8 @@ class Method(L.LightningModule):
     expertise_scale = "mixture"
     # whether it learns through an aggregator's confusion matrices
     needs_confusion = False
+    # whether it finds something on validation items
+    needs_validation = False
 
     def __init__(
         self,
@@ -128,6 +130,14 @@ class Method(L.LightningModule):
         if not self.predicted:
             return np.empty((0, self.spec.n_classes))
         return torch.cat(self.predicted).numpy().astype(np.float64)
+
+    def decided(self) -> Ints | None:
+        """Return the labels of the test items, (n_test,); None: the most probable, ties shared."""
+        return None
+
+    def numbers(self) -> dict[str, float]:
+        """Return what else was found in training, by its metric's name."""
+        return {}
 
     def others(self) -> dict[str, Floats]:
         """Return other answers to the test items, (n_test, K), by what they are called."""

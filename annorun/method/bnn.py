@@ -11,7 +11,8 @@ Readings and deviations:
 2. rho starts at -5 (deviations of .0067), mu as any linear layer; the prior is N(0, 1); an answer
    is the mean over 10 draws: none of it is stated.
 3. The draws of the answers are the same for all items: those of a child of `seed`.
-4. Theirs also fits the raters' mean and deviation; one label has neither.
+4. Weight decay would pull rho, too, on top of the KL: the sweep files have none.
+5. Theirs also fits the raters' mean and deviation; one label has neither.
 """
 
 import math

@@ -58,8 +58,12 @@ class ClassPrior(Classifier):
         """Count the labels."""
         data = cast(Any, self.trainer).datamodule
         count = data.target[data.train].sum(dim=0) + COUNT
-        with torch.no_grad():
-            self.net.logits.copy_((count / count.sum()).log())
+        self.counted = (count / count.sum()).log().to(self.device)
+        self.net.logits.data = self.counted.clone()
+
+    def on_fit_end(self) -> None:
+        """Put back what weight decay has moved."""
+        self.net.logits.data = self.counted
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy; in training of what does not move."""

@@ -48,7 +48,8 @@ class MetaEM(Episodic):
         steps: J.
         covariance: of a class around its prototype.
         scale: divide the embedding by sqrt(M).
-        classes, right, wrong, precision: see `annorun.objective.prototypes.Priors`.
+        classes, right, wrong, precision: see `annorun.objective.prototypes.Priors`; of one_coin,
+            `wrong` is of all wrong labels together.
         acquire: how the votes of a target task are asked for (`annorun.objective.acquisition`);
             None: all are there.
         first: votes that each example has before.

@@ -16,8 +16,9 @@ another (bagging): each member learns from a draw of the training items, with re
 
 Readings, where the paper is silent:
 
-1. n = 5. A tie of votes goes to the label of the highest mean probability: the distribution of
-   `answer: vote` is the shares of the votes with a millionth of the mean probabilities mixed in.
+1. n = 5. A tie of votes goes to the label of the highest mean probability; the distribution has
+   the shares of the votes as they are. What no member votes for has probability 0 then, and NLL and
+   KL have their floor, 1e-12: for those, look at the mean probabilities.
 2. `answer: mean_prob` is a deep ensemble's (Lakshminarayanan et al. 2017). The answer that is not
    asked for is judged beside it, as `test_vote/..` or `test_mean_prob/..`.
 3. Each member's gradient is clipped by itself, as it would be alone.
@@ -36,12 +37,12 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from annorun import net
 from annorun.kinds import Count
 from annorun.method.base import Batch, Method
-from annorun.method.output_layer import head_of
+from annorun.method.output_layer import head_of, with_head
 from annorun.seeds import child
-from annorun.votes import Floats, TaskSpec
+from annorun.votes import Floats, Ints, TaskSpec
 
-# of the mean probabilities in the vote's distribution: parts ties, changes nothing else
-TIE = 1e-6
+# of the mean probabilities beside the votes: parts ties alone, of up to 1000 members
+TIE = 1e-3
 
 
 class Members(nn.ModuleList):
@@ -82,20 +83,22 @@ class SeedBert(Method):
     ):
         self.frozen = bool(network.get("frozen"))
         self.shared = encoder == "shared" or self.frozen
-        super().__init__(spec, network, optimizer, seed, heads=members if self.shared else 1)
+        super().__init__(spec, network, optimizer, seed)
         self.members, self.bootstrap, self.answer = members, bootstrap, answer
         # (n, n_items) how often each member draws each item
         self.times: Tensor | None = None
         first, k = self.net, self.spec.n_classes
-        if not self.shared:
-            self.net = Members([first, *(copy.deepcopy(first) for _ in range(members - 1))])
+        heads = [head_of(first)]
         for s in range(1, members):
             with net.seeded(seed, f"head/{s}"):
-                head = head_of(self.networks()[0 if self.shared else s])
-                own = nn.Linear(head.in_features, k)
-                rows = slice(s * k, (s + 1) * k) if self.shared else slice(None)
-                with torch.no_grad():
-                    head.weight[rows], head.bias[rows] = own.weight, own.bias
+                heads.append(nn.Linear(heads[0].in_features, k))
+        if self.shared:
+            with_head(first, lambda _: side_by_side(heads))
+        else:
+            copies = [copy.deepcopy(first) for _ in heads[1:]]
+            self.net = Members([first, *copies])
+            for own, head in zip(copies, heads[1:], strict=True):
+                head_of(own).load_state_dict(head.state_dict())
 
     def networks(self) -> list[nn.Module]:
         """Return the members, or the one that they share."""
@@ -149,8 +152,15 @@ class SeedBert(Method):
             super().on_before_optimizer_step(optimizer)
 
     def answers(self, logits: Tensor) -> Tensor:
-        """Return the distribution that `answer` names, (B, K)."""
-        return distribution(logits.softmax(dim=-1), self.answer)
+        """Return the distribution that `answer` names, ties parted, (B, K)."""
+        probs = logits.detach().softmax(dim=-1).double()
+        return (1 - TIE) * distribution(probs, self.answer) + TIE * probs.mean(dim=1)
+
+    def decided(self) -> Ints:
+        """Return the label with the most votes or the highest mean probability, (n_test,)."""
+        probs = torch.from_numpy(self.heads())
+        parted = (1 - TIE) * distribution(probs, self.answer) + TIE * probs.mean(dim=1)
+        return parted.argmax(dim=1).numpy()
 
     def each(self, inputs: dict[str, Tensor]) -> Tensor:
         """See `Method`."""
@@ -177,9 +187,16 @@ def distribution(
     probs: Tensor,  # (B, n, K)
     answer: Literal["vote", "mean_prob"],
 ) -> Tensor:  # (B, K)
-    """Return the mean of the members' probabilities, or the shares of their votes, ties parted."""
-    mean = probs.mean(dim=1)
+    """Return the mean of the members' probabilities, or the shares of their votes."""
     if answer == "mean_prob":
-        return mean
-    votes = one_hot(probs.argmax(dim=-1), probs.shape[-1]).to(mean).mean(dim=1)
-    return (1 - TIE) * votes + TIE * mean
+        return probs.mean(dim=1)
+    return one_hot(probs.argmax(dim=-1), probs.shape[-1]).to(probs).mean(dim=1)
+
+
+def side_by_side(heads: list[nn.Linear]) -> nn.Linear:
+    """Return one layer with the outputs of all."""
+    wide = nn.Linear(heads[0].in_features, sum(h.out_features for h in heads))
+    with torch.no_grad():
+        wide.weight.copy_(torch.cat([h.weight for h in heads]))
+        wide.bias.copy_(torch.cat([h.bias for h in heads]))
+    return wide

@@ -30,6 +30,7 @@ class Temperature(Classifier):
     """
 
     temperature: Tensor
+    needs_validation = True
 
     def __init__(
         self,
@@ -54,6 +55,10 @@ class Temperature(Classifier):
             labels.append(batch["target"].cpu())
         found = temperature(*(torch.cat(v).double().numpy() for v in (logits, labels)))
         self.temperature.fill_(found)
+
+    def numbers(self) -> dict[str, float]:
+        """Return the temperature."""
+        return {"train/temperature": float(self.temperature)}
 
     def test_step(self, batch: Batch) -> None:
         """Collect the probabilities, (B, K)."""

@@ -1,12 +1,14 @@
 """EM of `annorun.objective.prototypes` with one number for each annotator: how often he is right.
 
 alpha[r, k, l] = a_r if l = k, else (1 - a_r) / (K - 1); prior a_r ~ Beta(c + 1, d + 1), c and d the
-pseudo-counts of right and of wrong votes (`Priors.right`, `Priors.wrong`). Ours: of a dozen votes
+pseudo-counts of right and of wrong votes (`Priors.right`; `Priors.wrong`, here of all wrong labels
+together). Ours: of a dozen votes
 there is not enough to fill a K x K matrix, and K^2 - K numbers of it are errors' preferences.
 
 M-step: a_r = (c + sum of q_n,y_nr over his votes) / (c + d + number of his votes); all else, the
-start and the E-step are those of the EM. The limit in which the EM is this: pseudo-counts of its
-matrices that go to infinity in the proportion a_r : (1 - a_r) / (K - 1).
+start and the E-step are those of the EM. The limit in which both are one: pseudo-counts that go to
+infinity in the proportion a : 1 - a here, a : (1 - a) / (K - 1) there; nothing is learned of
+annotators then.
 
 Example:
     >>> import torch

@@ -178,6 +178,7 @@ def group_means(
 def by_item(
     probs: Floats,  # (n_items, n_classes)
     counts: Floats,  # (n_items, n_classes), of votes or ratings
+    labels: Ints | None = None,  # (n_items,), by a rule for ties
 ) -> dict[str, float]:
     """Return the soft scores against the shares of all votes, over the items that have one.
 
@@ -193,11 +194,12 @@ def by_item(
     found = {f"soft_{name}": float(values.mean()) for name, values in rows.items()}
     top = q >= q.max(axis=1, keepdims=True) - 1e-9
     most = np.where(top.sum(axis=1) == 1, top.argmax(axis=1), -1)
+    certain = p if labels is None else np.eye(p.shape[1])[labels[seen]]
     return found | {
         "soft_entropy_correlation": entropy_correlation(p, q),
         "soft_entropy_rank_correlation": entropy_rank_correlation(p, q),
-        "voted_acc": accuracy(p, most),
-        "voted_macro_f1": macro_f1(p.argmax(axis=1), most, p.shape[1]),
+        "voted_acc": accuracy(certain, most),
+        "voted_macro_f1": macro_f1(certain.argmax(axis=1), most, p.shape[1]),
     }
 
 

@@ -19,13 +19,24 @@ def of_answers(
     probs: Floats,  # (n_items, n_classes)
     truth: Ints,  # (n_items,), -1 where unknown
     labels: Ints | None = None,  # (n_items,), instead of the most probable class
+    decided: bool = False,
 ) -> dict[str, float]:
-    """Return accuracy, macro-F1, NLL, ECE and Brier score, `split/name`, where truth is known."""
+    """Return accuracy, macro-F1, NLL, ECE and Brier score, `split/name`, where truth is known.
+
+    Args:
+        split: of the metrics' names.
+        probs: rows sum to one.
+        truth: what is right.
+        labels: instead of the most probable class.
+        decided: the labels are by a rule for ties; else they are drawn, and the accuracy is the
+            expectation.
+    """
     known = truth >= 0
     probs, truth = probs[known], truth[known]
     guess = probs.argmax(axis=1) if labels is None else labels[known]
+    certain = np.eye(probs.shape[1])[guess] if decided else probs
     return {
-        f"{split}/acc": hard.accuracy(probs, truth),
+        f"{split}/acc": hard.accuracy(certain, truth),
         f"{split}/macro_f1": hard.macro_f1(guess, truth, probs.shape[1]),
         f"{split}/nll": calibration.nll(probs, truth),
         f"{split}/ece": calibration.ece(probs, truth),

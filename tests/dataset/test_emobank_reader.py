@@ -27,6 +27,7 @@ KEYS: dict[str, Any] = {
     "ties": "drop",
     "n_items": None,
     "balanced": False,
+    "items_seed": 0,
     "folds": 2,
     "fold": 0,
 }
@@ -59,7 +60,7 @@ def test_the_label_is_the_class_of_most_ratings(folder: Path) -> None:
 
 
 def test_ties_are_drawn_where_asked(folder: Path) -> None:
-    drawn = {int(read(folder, seed, ties="random").truth[1]) for seed in range(20)}
+    drawn = {int(read(folder, ties="random", items_seed=s).truth[1]) for s in range(20)}
     assert drawn == {0, 2}
 
 
@@ -80,6 +81,7 @@ def test_each_item_is_tested_in_one_fold_and_repeats_differ() -> None:
     assert (tested.sum(axis=0) == 1).all()
     assert sorted(tested.sum(axis=1)) == [4, 4, 5, 5, 5]
     assert not np.array_equal(folds[0], in_folds(23, 5, 0, np.random.default_rng(4)))
+    assert (in_folds(23, 5, None, np.random.default_rng(3)) == "train").all()
     for folds, fold, words in ((1, 0, "folds=1: allowed is 2 to 23"), (5, 5, "0 to 4")):
         with pytest.raises(ConfigError, match=words):
             in_folds(23, folds, fold, np.random.default_rng(0))
@@ -124,3 +126,6 @@ def test_the_real_files() -> None:
     other = read(REAL, n_items=500, balanced=True, folds=5, fold=1)
     assert list(five.names) == list(other.names)
     assert not ((five.split == "test") & (other.split == "test")).any()
+    repeat = read(REAL, seed=1, n_items=500, balanced=True, folds=5)
+    assert list(repeat.names) == list(five.names)
+    assert not np.array_equal(repeat.split, five.split)

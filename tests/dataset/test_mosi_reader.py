@@ -43,6 +43,7 @@ def read(folder: Path, question: str, fold: int = 0) -> Any:
                 *[("v_1", "r2", e) for e in ("happiness", "surprise")],
                 *[("v_2", "r2", e) for e in ("fear", "anger", "sadness")],
                 ("v_2", "r1", "anger"),
+                ("v_1", "r1", "none"),
             },
         ),
     ],
@@ -61,7 +62,14 @@ def test_each_question_by_hand(folder: Path, question: str, expected: set[Any]) 
                 for i, a, z in zip(part.item, part.annotator, part.label, strict=True)
             }
     assert found == expected
-    assert items.classes() == (["no", "yes"] if question == "any" else list(EMOTIONS))
+    assert (
+        items.classes()
+        == {
+            "any": ["no", "yes"],
+            "most": list(EMOTIONS),
+            "all": [*EMOTIONS, "none"],
+        }[question]
+    )
 
 
 def test_faults_are_named_all_at_once(folder: Path) -> None:

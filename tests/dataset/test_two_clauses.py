@@ -72,7 +72,9 @@ def test_folds_share_everything_but_the_split() -> None:
     assert not ((one.split == "test") & (other.split == "test")).any()
 
 
-@pytest.mark.parametrize("keys", [{"n_annotators": 9}, {"per_item": 4}, {"per_item": 11}])
+@pytest.mark.parametrize(
+    "keys", [{"n_annotators": 9}, {"per_item": 4}, {"per_item": 11}, {"n_items": 10**6}]
+)
 def test_numbers_out_of_range(keys: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(keys))):
         make(**keys)

@@ -11,7 +11,7 @@ import torch
 from annorun import head_results, net, run
 from annorun.dataset.module import CrowdData
 from annorun.method.output_layer import head_of
-from annorun.method.seedbert import TIE, distribution
+from annorun.method.seedbert import distribution
 from annorun.scores.soft import shares
 from annorun.votes import Items, TaskSpec, Votes
 
@@ -165,9 +165,10 @@ def test_a_shared_encoder_has_so_many_heads(tmp_path: Path) -> None:
     module = ensemble(encoder="shared")
     assert len(module.networks()) == 1 and head_of(module.net).out_features == 9
     own = ensemble()
-    for s in range(1, 3):
-        expected = head_of(own.networks()[s]).weight
-        assert torch.equal(head_of(module.net).weight[3 * s : 3 * s + 3], expected)
+    for s in range(3):
+        expected, rows = head_of(own.networks()[s]), slice(3 * s, 3 * s + 3)
+        assert torch.equal(head_of(module.net).weight[rows], expected.weight)
+        assert torch.equal(head_of(module.net).bias[rows], expected.bias)
     assert fit(module, tmp_path).probabilities().shape == (20, 3)
 
 
@@ -188,17 +189,25 @@ def test_bootstrap_draws_items_with_replacement(tmp_path: Path) -> None:
     assert module.loss(logits, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_votes_and_ties_by_hand() -> None:
-    """Votes 0, 0, 1: shares 2/3, 1/3. Votes 0, 1: a tie that goes to 1, the surer."""
-    clear = torch.tensor([[[0.6, 0.4, 0.0], [0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]])
-    vote = distribution(clear, "vote")
-    torch.testing.assert_close(vote, torch.tensor([[2 / 3, 1 / 3, 0.0]]), atol=2 * TIE, rtol=0)
-    assert vote.sum().item() == pytest.approx(1)
-    tied = torch.tensor([[[0.55, 0.45, 0.0], [0.2, 0.7, 0.1]]])
-    assert distribution(tied, "vote").argmax().item() == 1
-    torch.testing.assert_close(
-        distribution(tied, "mean_prob"), torch.tensor([[0.375, 0.575, 0.05]])
-    )
+def test_votes_by_hand() -> None:
+    """Votes 0, 0, 1: shares 2/3, 1/3; means of .55, .2 and .45, .7 and .0, .1."""
+    probs = torch.tensor([[[0.6, 0.4, 0.0], [0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]])
+    torch.testing.assert_close(distribution(probs, "vote"), torch.tensor([[2 / 3, 1 / 3, 0.0]]))
+    mean = distribution(torch.tensor([[[0.55, 0.45, 0.0], [0.2, 0.7, 0.1]]]), "mean_prob")
+    torch.testing.assert_close(mean, torch.tensor([[0.375, 0.575, 0.05]]))
+
+
+def test_ties_go_to_the_highest_mean_probability() -> None:
+    """Votes 0, 1 of two: 1, the surer. Votes 0, 0, 1, 1, 2: means .40 and .41. The shares stay."""
+    module = ensemble()
+    tied = [[0.55, 0.45, 0.0], [0.2, 0.7, 0.1]]
+    five = [*[[0.5, 0.4, 0.1]] * 2, *[[0.4, 0.5, 0.1]] * 2, [0.2, 0.25, 0.55]]
+    for heads, votes in ((tied, [0.5, 0.5, 0.0]), (five, [0.4, 0.4, 0.2])):
+        module.predicted = [torch.tensor([heads])]
+        assert module.probabilities()[0] == pytest.approx(votes, abs=1e-12)
+        assert module.decided().tolist() == [1]
+        logits = torch.tensor([heads]).log()
+        assert module.answers(logits).argmax(dim=1).item() == 1
 
 
 def test_what_is_written_of_the_heads(tmp_path: Path) -> None:

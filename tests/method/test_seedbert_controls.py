@@ -148,6 +148,29 @@ def test_mc_dropout_goes_on_dropping(batch: dict[str, Any]) -> None:
     torch.testing.assert_close(module.predicted[0], plain)
 
 
+def test_mc_dropout_drops_attention_too(batch: dict[str, Any]) -> None:
+    """BERT's attention asks itself, not a dropout layer, whether it is in training."""
+    module = build("mc_dropout.McDropout", samples=2).eval()
+
+    class Asks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(x, 0.5, self.training)[:, :3]
+
+    module.net = Asks()
+    with torch.no_grad():
+        module.test_step(batch)
+    assert not torch.allclose(module.predicted[0], batch["inputs"]["x"][:, :3].softmax(dim=1))
+
+
+def test_mc_dropout_says_where_there_is_nothing_to_drop(capsys: pytest.CaptureFixture[str]) -> None:
+    module = build("mc_dropout.McDropout", samples=2)
+    module.on_fit_start()
+    assert not capsys.readouterr().err
+    module.net.layers[2].p = 0.0
+    module.on_fit_start()
+    assert "its answers are bert's" in capsys.readouterr().err
+
+
 def test_mc_dropout_leaves_the_global_generator_alone(batch: dict[str, Any]) -> None:
     module = build("mc_dropout.McDropout", samples=2).eval()
     before = torch.get_rng_state()
@@ -197,7 +220,7 @@ def test_temperature_changes_no_label_and_is_found_on_validation_items(
         own = data.batch(data.val.tolist())
         logits = module(own["inputs"]).double().numpy()
         expected = temperature(logits, own["target"].double().numpy())
-        assert float(module.temperature) == pytest.approx(expected, rel=1e-3)
+        assert module.numbers() == {"train/temperature": pytest.approx(expected, rel=1e-3)}
         assert expected != pytest.approx(1, abs=0.1)
         module.test_step(batch)
         plain = bert()(batch["inputs"])
