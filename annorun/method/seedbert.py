@@ -93,7 +93,9 @@ class SeedBert(Method):
             with net.seeded(seed, f"head/{s}"):
                 heads.append(nn.Linear(heads[0].in_features, k))
         if self.shared:
-            with_head(first, lambda _: side_by_side(heads))
+            # a layer draws before it is filled
+            with net.seeded(seed, "heads"):
+                with_head(first, lambda _: side_by_side(heads))
         else:
             copies = [copy.deepcopy(first) for _ in heads[1:]]
             self.net = Members([first, *copies])
