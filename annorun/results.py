@@ -277,18 +277,12 @@ def write_predictions(
     classes = items.classes()
     test = np.flatnonzero(items.split == "test")
     truth = np.full(len(items), -1) if items.truth is None else items.truth
-    counts = items.soft
-    if counts is None and items.held_out is not None:
-        counts = items.held_out.counts()
+    held = items.held_out
+    counts = held.counts() if items.soft is None and held else items.soft
     said = np.empty((len(items), 0)) if counts is None else counts.astype(np.int64)
+    right = ["" if k < 0 else classes[k] for k in truth]
     rows = (
-        (
-            items.name(i),
-            classes[label],
-            classes[truth[i]] if truth[i] >= 0 else "",
-            *p.tolist(),
-            *said[i].tolist(),
-        )
+        (items.name(i), classes[label], right[i], *p.tolist(), *said[i].tolist())
         for i, label, p in zip(test.tolist(), chosen, probs, strict=True)
     )
     people = [] if counts is None else [f"n_{name}" for name in classes]

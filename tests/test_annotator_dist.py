@@ -62,6 +62,7 @@ def test_conf_files_hold_the_distributions_of_the_paper():
         "two_experts": [0.9, 0.9, 0.1],
         "spread": [0.9, 0.5, 0.1],
         "linspace": [0.9, 0.5, 0.1],
+        "one_label": [1.0],
         "real": None,
     }
     files = {file.stem: file for file in CONF.glob("*.yaml")}

@@ -313,6 +313,6 @@ def test_a_method_from_an_outside_package_runs(outsider: Path, tmp_path: Path) -
     assert unknown.returncode == 2
     assert "method.module.rate=1: unknown key" in unknown.stderr
     assert (
-        "plain                 Plain: a method from outside"
+        "plain                  Plain: a method from outside"
         in shell("--help", cwd=here, PYTHONPATH=str(outsider)).stdout
     )

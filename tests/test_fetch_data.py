@@ -353,6 +353,7 @@ def test_the_list(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> Non
     assert list(lines)[1:] == [
         *("openbookqa", "arc", "piqa", "pubmedqa", "commonsenseqa", "riddlesense"),
         *("sentiment_polarity", "labelme", "popquorn", "lewidi2023", "lewidi2025", "omniglot"),
+        "emobank",
     ]
     # 2,584,787 + 11,414 bytes
     assert re.search(r"2 +2\.6 MB +MIT +pubmedqa/pubmedqa$", lines["pubmedqa"])

@@ -73,13 +73,7 @@ def two_clauses(
     felt = rng.integers(len(names), size=n_items)
     apart = 2 if feelings == "opposite" else rng.choice([1, 3], size=n_items)
     felt = np.stack([felt, (felt + apart) % len(names)], axis=1)  # (n_items, 2)
-    texts: dict[str, int] = {}
-    for own in felt:
-        while True:
-            text, second = sentence([names[k] for k in own], rng)
-            if text not in texts:
-                break
-        texts[text] = second
+    texts = sentences([[names[k] for k in own] for own in felt], rng)
     reads = np.arange(n_annotators) * 2 // n_annotators
     who = rng.random((n_items, n_annotators)).argsort(axis=1)[:, :per_item]
     item = np.repeat(np.arange(n_items), per_item)
@@ -106,6 +100,18 @@ def two_clauses(
         group_names=["first clause", "second clause"],
     )
     return items, votes.on(split != "test")
+
+
+def sentences(felt: list[list[str]], rng: np.random.Generator) -> dict[str, int]:
+    """Return a sentence for each pair of feelings, all distinct, and where its second clause is."""
+    found: dict[str, int] = {}
+    for own in felt:
+        while True:
+            text, second = sentence(own, rng)
+            if text not in found:
+                break
+        found[text] = second
+    return found
 
 
 def sentence(feelings: list[str], rng: np.random.Generator) -> tuple[str, int]:
