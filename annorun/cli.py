@@ -99,11 +99,13 @@ def faults_in_command(name: str, overrides: list[str], multirun: bool) -> list[s
     except ConfigError as error:
         return error.faults
     found: dict[str, None] = {}
-    # seeds change no name, type or pair: one of them stands for all
+    # seeds and folds change no name, type or pair: one of them stands for all
     seen = set()
     with config.loader() as known:
         for cell in grid:
-            key = tuple(o for o in cell if not re.fullmatch(r"(data_)?seed=\d+", o))
+            key = tuple(
+                o for o in cell if not re.fullmatch(r"(data_)?seed=\d+|dataset\.fold=\d+", o)
+            )
             if key not in seen:
                 seen.add(key)
                 cfg, faults = config.compose_cell(known, name, cell)

@@ -30,14 +30,14 @@ def test_by_hand() -> None:
 
 def test_voters_alike_are_found_by_chance_alone() -> None:
     p = []
-    for seed in range(20):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         # items differ in what most say, voters do not
         likely = rng.dirichlet(np.ones(3) / 2, 60)
         labels = np.array([rng.choice(3, 5, p=row) for row in likely])
         p.append(label_bias(dense(labels, 3), rng=rng).p)
-    assert 0.3 < np.mean(p) < 0.7
-    assert np.mean(np.array(p) < 0.1) < 0.3
+    assert 0.25 < np.mean(p) < 0.75
+    assert np.mean(np.array(p) < 0.1) < 0.35
 
 
 def test_a_voter_who_leans_is_found() -> None:
