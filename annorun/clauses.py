@@ -43,8 +43,8 @@ def write(
     networks = [n for n in module.modules() if isinstance(n, TextEncoder)]
     if not networks or not len(test):
         return {}
-    place = np.asarray(tokens["input_ids"].shape)[1]
-    begins = starts([items.inputs["text"][i] for i in test], tokenizer, int(place))
+    length = tokens["input_ids"].shape[1]
+    begins = starts([items.inputs["text"][i] for i in test], tokenizer, length)
     second = np.asarray(items.inputs["second"])[test][:, None]
     first_part = (begins >= 0) & (begins < second)
     parts = np.stack([first_part, begins >= second], axis=-1)  # (n_test, length, 2)

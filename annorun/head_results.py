@@ -13,11 +13,11 @@ import numpy as np
 
 from annorun import results
 from annorun.aggregation.head_weights import head_weights
+from annorun.scores.calibration import FLOOR
 from annorun.scores.label_bias import Bias, label_bias
 from annorun.votes import Floats, Ints, Items, Votes
 
 KNOWN = 5
-FLOOR = 1e-12
 
 
 def write(

@@ -280,10 +280,10 @@ def write_predictions(
     held = items.held_out
     counts = held.counts() if items.soft is None and held else items.soft
     said = np.empty((len(items), 0)) if counts is None else counts.astype(np.int64)
-    right = ["" if k < 0 else classes[k] for k in truth]
+    right = ("" if k < 0 else classes[k] for k in truth[test])
     rows = (
-        (items.name(i), classes[label], right[i], *p.tolist(), *said[i].tolist())
-        for i, label, p in zip(test.tolist(), chosen, probs, strict=True)
+        (items.name(i), classes[label], known, *p.tolist(), *said[i].tolist())
+        for i, label, known, p in zip(test.tolist(), chosen, right, probs, strict=True)
     )
     people = [] if counts is None else [f"n_{name}" for name in classes]
     header = ("item", "label", "truth", *_columns(classes), *people)

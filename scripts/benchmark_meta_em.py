@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from benchmark_realm import medians
+from benchmark_realm import medians, prepare
 from torch import Tensor
 
-from annorun.errors import ConfigError
 from annorun.method.episodic import Tasks, log_likelihood
 from annorun.method.meta_em import MetaEM
 from annorun.objective.prototypes import Priors, em, log_posterior
@@ -50,9 +49,7 @@ def figures(shape: Shape, device: str) -> list[list[str]]:
     Raises:
         ConfigError: no such device here.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: there is no such device here; allowed is cpu")
-    torch.set_num_threads(1)
+    prepare(device)
     torch.manual_seed(0)
     rows = []
     support, query = embeddings(shape, device)

@@ -200,6 +200,13 @@ def _part(name: str) -> str:
     return {"shared": "embeddings"}.get(name.split(".")[0], name.split(".")[0])
 
 
+def prepare(device: str) -> None:
+    """Take one thread; raise ConfigError where there is no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: there is no such device here; allowed is cpu")
+    torch.set_num_threads(1)
+
+
 def medians(calls: Sequence[Callable[[], Any]], pairs: int) -> list[float]:
     """Return the median seconds of each call; they take turns, and in who begins."""
     seconds: list[list[float]] = [[] for _ in calls]
@@ -249,9 +256,7 @@ def figures(shape: Shape, device: str) -> list[list[str]]:
     Raises:
         ConfigError: no such device here.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: there is no such device here; allowed is cpu")
-    torch.set_num_threads(1)
+    prepare(device)
     ours, plain = both(shape)
     ours.to(device).train()
     plain.to(device).train()

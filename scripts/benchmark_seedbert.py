@@ -11,11 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from benchmark_realm import medians
+from benchmark_realm import medians, prepare
 from torch import Tensor
 
 from annorun import net_text
-from annorun.errors import ConfigError
 from annorun.method.base import Batch, Method
 from annorun.method.classifier import Classifier
 from annorun.method.seedbert import SeedBert
@@ -66,9 +65,7 @@ def figures(shape: Shape, device: str) -> list[list[str]]:
     Raises:
         ConfigError: no such device here.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: there is no such device here; allowed is cpu")
-    torch.set_num_threads(1)
+    prepare(device)
     torch.manual_seed(0)
     rows = []
     with TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ from dataclasses import replace
 import numpy as np
 
 from annorun.aggregation.majority import majority
-from annorun.votes import Floats, Posterior, Votes
+from annorun.votes import Floats, Ints, Posterior, Votes
 
 
 def agreement(votes: Votes) -> Posterior:
@@ -36,11 +36,7 @@ def agreement(votes: Votes) -> Posterior:
     others = counts.sum(axis=1)[votes.item] - 1
     shared = others > 0
     same = counts[votes.item, votes.label][shared] - 1
-    who = votes.annotator[shared]
-    given = np.bincount(who, minlength=votes.n_annotators)
-    agreed = np.bincount(who, weights=same / others[shared], minlength=votes.n_annotators)
-    share: Floats = np.full(votes.n_annotators, np.nan)
-    np.divide(agreed, given, out=share, where=given > 0)
+    share = _mean(votes.annotator[shared], same / others[shared], votes.n_annotators)
     return replace(majority(votes), accuracy=share)
 
 
@@ -54,8 +50,17 @@ def _several(votes: Votes) -> Floats:  # (n_annotators,)
     like_me = np.where(gave > 0, votes.counts()[item] - 1, others[:, None] - votes.counts()[item])
     shared = others > 0
     same = like_me[shared].mean(axis=1) / others[shared]
-    given = np.bincount(who[shared], minlength=votes.n_annotators)
-    agreed = np.bincount(who[shared], weights=same, minlength=votes.n_annotators)
-    share: Floats = np.full(votes.n_annotators, np.nan)
+    return _mean(who[shared], same, votes.n_annotators)
+
+
+def _mean(
+    who: Ints,  # (n,)
+    weight: Floats,  # (n,)
+    n_annotators: int,
+) -> Floats:  # (n_annotators,)
+    """Return the mean weight of each annotator, NaN without any."""
+    given = np.bincount(who, minlength=n_annotators)
+    agreed = np.bincount(who, weights=weight, minlength=n_annotators)
+    share: Floats = np.full(n_annotators, np.nan)
     np.divide(agreed, given, out=share, where=given > 0)
     return share

@@ -9,14 +9,12 @@ the emotion that most of five raters named. Stands in for MOSI-Subjectivity, whi
 Texts that emobank.csv leaves out (486 of 10,548) are left out.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from annorun.dataset.files import refuse, text_of
+from annorun.dataset.files import refuse, rows_of
 from annorun.dataset.folds import in_folds
 from annorun.errors import ConfigError
 from annorun.kinds import Count, Natural
@@ -144,18 +142,8 @@ def _columns(file: Path, wanted: tuple[str, str], faults: list[str]) -> list[tup
             "folder `corpus` of github.com/JULIELab/EmoBank; set dataset.path=FOLDER to it, or "
             "ANNORUN_DATA to the folder that holds it as emobank/"
         )
-    reader = csv.DictReader(io.StringIO(text_of(file), newline=""), strict=True)
-    try:
-        missing = [name for name in wanted if name not in (reader.fieldnames or ())]
-        if missing:
-            faults.append(f"{file}, line 1: no column {', '.join(missing)}")
-            return []
-        # a short line has None where nothing is
-        one, other = wanted
-        return [(reader.line_num, row[one] or "", row[other] or "") for row in reader]
-    except csv.Error as error:
-        faults.append(f"{file}, line {reader.reader.line_num}: {error}")
-        return []
+    one, other = wanted
+    return [(line, row[one], row[other]) for line, row in rows_of(file, wanted, faults)]
 
 
 def _texts(file: Path, rows: list[tuple[int, str, str]], faults: list[str]) -> dict[str, str]:

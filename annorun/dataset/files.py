@@ -1,5 +1,7 @@
 """What readers of other people's files share: their text, and faults told all at once."""
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,23 @@ def text_of(file: Path) -> str:
             f"{file}, line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
             "save the file as UTF-8"
         ) from None
+
+
+def rows_of(
+    file: Path, wanted: Sequence[str], faults: list[str]
+) -> list[tuple[int, dict[str, str]]]:
+    """Return line number and wanted columns of a CSV's rows; add to the faults what is wrong."""
+    reader = csv.DictReader(io.StringIO(text_of(file), newline=""), strict=True)
+    try:
+        missing = [name for name in wanted if name not in (reader.fieldnames or ())]
+        if missing:
+            faults.append(f"{file}, line 1: no column {', '.join(missing)}")
+            return []
+        # a short line has None where nothing is
+        return [(reader.line_num, {k: row[k] or "" for k in wanted}) for row in reader]
+    except csv.Error as error:
+        faults.append(f"{file}, line {reader.reader.line_num}: {error}")
+        return []
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -15,14 +15,12 @@ Items are the clips of whom there are a text and an answer. `in_folds` says whic
 votes are `Items.held_out`, and no aggregator and no training sees them.
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from annorun.dataset.files import refuse, text_of
+from annorun.dataset.files import refuse, rows_of
 from annorun.dataset.folds import in_folds
 from annorun.errors import ConfigError
 from annorun.kinds import Count, Natural
@@ -98,17 +96,7 @@ def _lines(file: Path, wanted: tuple[str, ...], faults: list[str]) -> list[Line]
             "(clip,rater,any,most,all: of the authors of arXiv 2211.13196); neither is public. "
             "dataset=emobank stands in for them"
         )
-    reader = csv.DictReader(io.StringIO(text_of(file), newline=""), strict=True)
-    try:
-        missing = [name for name in wanted if name not in (reader.fieldnames or ())]
-        if missing:
-            faults.append(f"{file}, line 1: no column {', '.join(missing)}")
-            return []
-        # a short line has None where nothing is
-        return [(reader.line_num, {k: row[k] or "" for k in wanted}) for row in reader]
-    except csv.Error as error:
-        faults.append(f"{file}, line {reader.reader.line_num}: {error}")
-        return []
+    return rows_of(file, wanted, faults)
 
 
 def _answers(

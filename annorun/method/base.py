@@ -127,8 +127,12 @@ class Method(L.LightningModule):
 
     def probabilities(self) -> Floats:
         """Return the probabilities of the test items, (n_test, K)."""
+        return self.collected(self.spec.n_classes)
+
+    def collected(self, *shape: int) -> Floats:
+        """Return what `test_step` has collected, (n_test, *shape)."""
         if not self.predicted:
-            return np.empty((0, self.spec.n_classes))
+            return np.empty((0, *shape))
         return torch.cat(self.predicted).numpy().astype(np.float64)
 
     def decided(self) -> Ints | None:

@@ -114,9 +114,7 @@ class MultiTask(Method):
 
     def heads(self) -> Floats:
         """Return the probabilities of every head, (n_test, H, K)."""
-        if not self.predicted:
-            return np.empty((0, len(self.seen), self.spec.n_classes))
-        return torch.cat(self.predicted).numpy().astype(np.float64)
+        return self.collected(len(self.seen), self.spec.n_classes)
 
     def probabilities(self) -> Floats:
         """Return what all would answer to the test items, (n_test, K)."""

@@ -155,14 +155,15 @@ class SeedBert(Method):
 
     def answers(self, logits: Tensor) -> Tensor:
         """Return the distribution that `answer` names, ties parted, (B, K)."""
-        probs = logits.detach().softmax(dim=-1).double()
+        return self.parted(logits.detach().softmax(dim=-1).double())
+
+    def parted(self, probs: Tensor) -> Tensor:
+        """Return the distribution of probabilities (B, n, K) that `answer` names, ties parted."""
         return (1 - TIE) * distribution(probs, self.answer) + TIE * probs.mean(dim=1)
 
     def decided(self) -> Ints:
         """Return the label with the most votes or the highest mean probability, (n_test,)."""
-        probs = torch.from_numpy(self.heads())
-        parted = (1 - TIE) * distribution(probs, self.answer) + TIE * probs.mean(dim=1)
-        return parted.argmax(dim=1).numpy()
+        return self.parted(torch.from_numpy(self.heads())).argmax(dim=1).numpy()
 
     def each(self, inputs: dict[str, Tensor]) -> Tensor:
         """See `Method`."""
@@ -171,9 +172,7 @@ class SeedBert(Method):
 
     def heads(self) -> Floats:
         """Return the probabilities of every member, (n_test, n, K)."""
-        if not self.predicted:
-            return np.empty((0, self.members, self.spec.n_classes))
-        return torch.cat(self.predicted).numpy().astype(np.float64)
+        return self.collected(self.members, self.spec.n_classes)
 
     def probabilities(self) -> Floats:
         """Return the distribution that `answer` names, (n_test, K)."""

@@ -2,8 +2,8 @@
 
 alpha[r, k, l] = a_r if l = k, else (1 - a_r) / (K - 1); prior a_r ~ Beta(c + 1, d + 1), c and d the
 pseudo-counts of right and of wrong votes (`Priors.right`; `Priors.wrong`, here of all wrong labels
-together). Ours: of a dozen votes
-there is not enough to fill a K x K matrix, and K^2 - K numbers of it are errors' preferences.
+together). Ours: a dozen votes are not enough to fill a K x K matrix, of which K^2 - K numbers are
+errors' preferences.
 
 M-step: a_r = (c + sum of q_n,y_nr over his votes) / (c + d + number of his votes); all else, the
 start and the E-step are those of the EM. The limit in which both are one: pseudo-counts that go to

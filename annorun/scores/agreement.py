@@ -42,7 +42,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annorun.votes import Floats, Ints, Votes
+from annorun.votes import Bools, Floats, Ints, Votes
 
 DRAWS = 1000
 GROUPS = 10_000
@@ -164,14 +164,20 @@ def mean_cohen_kappa(votes: Votes, *, rng: np.random.Generator) -> Agreement:
     return found._replace(value=mean)
 
 
+def begins(votes: Votes) -> Bools:
+    """Return where the votes of another annotator or on another item begin, (n_votes,)."""
+    new = np.ones(len(votes), dtype=bool)
+    # votes are sorted by item and annotator: a pair is new where either changes
+    new[1:] = (np.diff(votes.item) != 0) | (np.diff(votes.annotator) != 0)
+    return new
+
+
 def by_label(votes: Votes) -> list[Votes]:
     """Return, for each label, a vote of 0 or 1 of whoever gave an item any label.
 
     Who gave an item no label has no vote on it: several labels an item (`multi_label`) hold none.
     """
-    new = np.ones(len(votes), dtype=bool)
-    # votes are sorted by item and annotator: a pair is new where either changes
-    new[1:] = (np.diff(votes.item) != 0) | (np.diff(votes.annotator) != 0)
+    new = begins(votes)
     said = np.zeros((int(new.sum()), votes.n_classes), dtype=np.int64)
     said[np.cumsum(new) - 1, votes.label] = 1
     item, annotator = votes.item[new], votes.annotator[new]

@@ -24,6 +24,7 @@ Example:
 import numpy as np
 from scipy.special import entr, rel_entr
 
+from annorun.scores.agreement import begins
 from annorun.scores.hard import accuracy, macro_f1
 from annorun.scores.recovery import correlation, ranks
 from annorun.votes import Floats, Ints, Votes
@@ -153,10 +154,7 @@ def yes_shares(
 
     LeWiDi 2025 scores VariErrNLI by Manhattan of (1 - share, share), averaged over the labels.
     """
-    # votes are sorted by item and annotator: a pair is new where either changes
-    new = np.ones(len(votes), dtype=bool)
-    new[1:] = (np.diff(votes.item) != 0) | (np.diff(votes.annotator) != 0)
-    n = np.bincount(votes.item[new], minlength=votes.n_items)[:, None].astype(np.float64)
+    n = np.bincount(votes.item[begins(votes)], minlength=votes.n_items)[:, None].astype(np.float64)
     empty: Floats = np.full((votes.n_items, votes.n_classes), np.nan)
     share: Floats = np.divide(votes.counts(), n, out=empty, where=n > 0)
     return share
