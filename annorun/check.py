@@ -23,7 +23,7 @@ GIVEN: dict[str, set[str]] = {
     "dataset": {"rng"},
     "annotator_dist": {"n_items", "n_classes", "rng"},
     "noise": {"truth", "pool", "n_classes", "rng"},
-    "method.aggregator": {"votes", "rng", "known"},
+    "method.aggregator": {"votes", "items", "rng", "known"},
     "method.module": {"spec", "network", "optimizer", "seed"},
     "method.episodes": set(),
 }

@@ -189,6 +189,7 @@ def execute(
         labels = hard_labels(posterior.probs, rng=rng(c["seed"], "ties"))
         by_group = group_labels(posterior, rng=rng(c["seed"], "group_ties"))
         metrics |= summary.of_labels(posterior, labels, by_group, votes, items.truth, names)
+        metrics |= posterior.numbers
         learned = posterior.accuracy
         if posterior.competence is not None:
             learned, scale = posterior.competence, "mixture"
@@ -247,8 +248,9 @@ def aggregate(c: dict[str, Any], crowd: Crowd) -> Posterior | None:
             f"method={c['choices']['method']}: uses no control items, and the data have some; "
             "allowed is a method that does, such as mace, or dataset.control=none"
         )
-    given = {} if known is None else {"known": known}
-    posterior: Posterior = build(node, votes=crowd.votes, rng=rng(c["seed"], "aggregator"), **given)
+    given: dict[str, Any] = {} if known is None else {"known": known}
+    given |= {"votes": crowd.votes, "items": crowd.items, "rng": rng(c["seed"], "aggregator")}
+    posterior: Posterior = build(node, **given)
     if not np.isfinite(posterior.probs).all():
         raise FloatingPointError("the aggregator's probabilities are not numbers")
     return posterior

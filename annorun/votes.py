@@ -1,8 +1,7 @@
 """The frozen dataclasses that every room shares: what was asked, and who answered what.
 
 Index order everywhere is item, annotator, class; a confusion matrix is `[annotator, true,
-observed]`. There is no `-1` in `Votes`: an absent vote is absent. Only `Votes.dense` writes -1, for
-those who ask for it.
+observed]`. There is no `-1` in `Votes`: an absent vote is absent; only `Votes.dense` writes -1.
 """
 
 import math
@@ -136,9 +135,9 @@ class Items:
     """What is asked: inputs by kind, and the truth where it is known.
 
     Attributes:
-        kind: `choice` (inputs: `question` n_items texts, `options` n_items x K texts), `text`
-            (`text`), `features` (`x` (n_items, d) float32), `image` (`x` (n_items, channels,
-            height, width) float32), `votes` (none).
+        kind: `choice` (inputs: `question` n_items texts, `options` n_items x K texts), `text` and
+            `explain` (`text`), `features` (`x` (n_items, d) float32), `image` (`x` (n_items,
+            channels, height, width) float32), `votes` (none).
         inputs: column name -> array or list of length n_items.
         split: (n_items,) of "train", "val" or "test"; without "val", validation items come out of
             "train" later.
@@ -150,8 +149,7 @@ class Items:
         soft: (n_items, n_classes) counts of ratings without annotator ids, or None.
         held_out: votes on test items, by the same annotators, in the same groups; predictions are
             held against them, nothing learns from them.
-        names: (n_items,) the items' own names, written to the result files; None -> 0, 1, 2, ...
-        class_names, annotator_names, group_names: likewise.
+        names, class_names, annotator_names, group_names: their own, for files; None -> 0, 1, ...
     """
 
     kind: Kind
@@ -249,6 +247,7 @@ class Posterior:
             where it is not estimated.
         group: (n_annotators,) the groups that were inferred, or None.
         restarts: the final objective of each restart; empty without restarts.
+        numbers: what an analysis found beside that, by its metric's name.
     """
 
     probs: Floats
@@ -261,6 +260,7 @@ class Posterior:
     disagreement: Floats | None = None
     group: Ints | None = None
     restarts: tuple[float, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def hard_labels(

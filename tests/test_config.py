@@ -28,6 +28,9 @@ BESIDE = {
         ("dataset", name): ["dataset.path={folder}"]
         for name in ("popquorn", "lewidi2023", "lewidi2025", "emobank", "mosi_subjectivity")
     },
+    ("dataset", "varierr"): ["dataset.path={folder}"],
+    ("dataset", "paraphrase"): ["dataset.path={folder}"],
+    ("method", "signal"): ["dataset=synthetic_styles"],
     ("model_size", "mini"): ["dataset=popquorn", "dataset.path={folder}"],
     ("annotator_dist", "real"): ["dataset=table", "dataset.path={table}"],
     ("model_size", "none"): ["dataset=digits", "method=majority"],

@@ -24,7 +24,7 @@ OWN = {
     "scores": {"annorun.scores"},
     "objective": {"annorun.objective"},
     "method": {"annorun.method", "annorun.objective", "annorun.aggregation", "annorun.scores"}
-    | {"annorun.net"},
+    | {"annorun.net", "annorun.net_text"},
     "dataset": {"annorun.dataset"},
     "annotator_dist": set(),
     "noise": {"annorun.workload"},

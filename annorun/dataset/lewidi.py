@@ -72,7 +72,7 @@ def lewidi2023(
     Raises:
         ConfigError: there is no test file, nothing to train on, or a file is not in their form.
     """
-    entries = _entries(Path(path).expanduser() / f"{subset}_dataset", subset, str)
+    entries = entries_of(Path(path).expanduser() / f"{subset}_dataset", subset, str)
     votes = [_votes_2023(entry, subset) for entry in entries]
     groups: dict[str, str] = {}
     for entry, said in zip(entries, votes, strict=True):
@@ -101,14 +101,14 @@ def lewidi2025(
             in their form.
     """
     folder = Path(path).expanduser() / subset
-    entries = _entries(folder, subset, dict)
+    entries = entries_of(folder, subset, dict)
     votes = [
         [(who, label) for who, said in e.said["annotations"].items() for label in said.split(",")]
         for e in entries
     ]
     told = _metadata(folder / f"{subset}_annotators_meta.json", attribute)
     groups = {who: told.get(who, UNKNOWN) for said in votes for who, _ in said}
-    return _assembled(entries, votes, LABELS_2025[subset], _text_2025, groups, subset[0] == "V")
+    return _assembled(entries, votes, LABELS_2025[subset], text_2025, groups, subset[0] == "V")
 
 
 def _assembled(
@@ -159,7 +159,7 @@ def _assembled(
     return items, votes.on(split != "test")
 
 
-def _entries(folder: Path, subset: str, kind: type) -> list[Entry]:
+def entries_of(folder: Path, subset: str, kind: type) -> list[Entry]:
     """Return every item, in file order; texts and annotations are of the edition's kind."""
     files = {split: folder / f"{subset}_{split}.json" for split in SPLITS}
     there = [split for split in SPLITS if files[split].is_file()]
@@ -257,7 +257,8 @@ def _text_2023(entry: Entry) -> str:
     return "\n".join(map(str, turns.values())) if isinstance(turns, dict) else text
 
 
-def _text_2025(entry: Entry) -> str:
+def text_2025(entry: Entry) -> str:
+    """Return the texts of the item, one a line."""
     return "\n".join(map(str, entry.said["text"].values()))
 
 

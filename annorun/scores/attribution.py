@@ -1,0 +1,168 @@
+r"""Whose is it? Attribution of responses to annotators, one by one and in bags.
+
+Chen et al., CAPO, arXiv 2605.28802: what an annotator has of its own is weak in one annotation,
+where the input decides, and clear after reduction of the input's content and over several
+annotations. Only the abstract is known to us; the measures are proposals of ours.
+
+A judge gives log p(a | r) of each response. A bag of B responses of one annotator is answered by
+
+    argmax_a sum_b log p(a | r_b),
+
+exact where responses are independent given the annotator and annotators are equally likely. A
+representation x_r is answered by the nearest centroid, in cosine, of the mean of the bag.
+
+Input-content reduction of representations: `item_centred`, x less the mean over the item's
+responses; `ridge_residual`, x less what a ridge regression on a representation of the input says.
+
+Example:
+    >>> import numpy as np
+    >>> told = np.log([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1]])
+    >>> bag_answers(told, np.array([[0, 1], [1, 2]])).tolist()
+    [0, 0]
+"""
+
+import numpy as np
+
+from annorun.votes import Bools, Floats, Ints
+
+
+def drawn_bags(
+    author: Ints,  # (n,)
+    size: int,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> tuple[Ints, Ints]:  # (n_bags, size) rows, (n_bags,) authors
+    """Return bags of responses of one annotator each, `draws` of each annotator.
+
+    Without replacement in a bag; an annotator with fewer responses has none.
+    """
+    rows, whose = [], []
+    for who in np.unique(author):
+        own = np.flatnonzero(author == who)
+        if len(own) >= size:
+            rows += [rng.choice(own, size, replace=False) for _ in range(draws)]
+            whose += [who] * draws
+    return np.array(rows, dtype=np.int64).reshape(-1, size), np.array(whose, dtype=np.int64)
+
+
+def bag_answers(
+    log_probs: Floats,  # (n, n_annotators)
+    bags: Ints,  # (n_bags, size)
+) -> Ints:  # (n_bags,)
+    """Return the most probable annotator of each bag, the first of several."""
+    answer: Ints = log_probs[bags].sum(axis=1).argmax(axis=1)
+    return answer
+
+
+def label_judge(
+    label: Ints,  # (n,) of the responses that it learns from
+    author: Ints,  # (n,)
+    n_classes: int,
+    n_annotators: int,
+) -> Floats:  # (n_classes, n_annotators)
+    """Return log p(a | label) from counts with one more of each, annotators equally likely.
+
+    The floor of every judge: whose a response is by its label alone.
+    """
+    counts = np.ones((n_classes, n_annotators))
+    np.add.at(counts, (label, author), 1)
+    likelihood = counts / counts.sum(axis=0)
+    log_probs: Floats = np.log(likelihood / likelihood.sum(axis=1, keepdims=True))
+    return log_probs
+
+
+def item_centred(
+    x: Floats,  # (n, d)
+    item: Ints,  # (n,)
+) -> Floats:  # (n, d)
+    """Return each response less the mean of its item's responses."""
+    _, place = np.unique(item, return_inverse=True)
+    total = np.zeros((place.max(initial=-1) + 1, x.shape[1]))
+    np.add.at(total, place, x)
+    return x - (total / np.bincount(place)[:, None])[place]
+
+
+def ridge_residual(
+    x: Floats,  # (n, d)
+    given: Floats,  # (n, p), a representation of each response's input
+    fit: Bools,  # (n,), the responses that the regression learns from
+    penalty: float,
+) -> Floats:  # (n, d)
+    """Return what a ridge regression with an intercept on the input leaves of each response."""
+    mean_x, mean_given = x[fit].mean(axis=0), given[fit].mean(axis=0)
+    known, target = given[fit] - mean_given, x[fit] - mean_x
+    gram = known.T @ known + penalty * np.eye(given.shape[1])
+    residual: Floats = x - mean_x - (given - mean_given) @ np.linalg.solve(gram, known.T @ target)
+    return residual
+
+
+def centroids(
+    x: Floats,  # (n, d)
+    author: Ints,  # (n,)
+    n_annotators: int,
+) -> Floats:  # (n_annotators, d)
+    """Return each annotator's mean response; NaN without any."""
+    total = np.zeros((n_annotators, x.shape[1]))
+    np.add.at(total, author, x)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = total / np.bincount(author, minlength=n_annotators)[:, None]
+    return mean
+
+
+def cosine(
+    a: Floats,  # (n, d)
+    b: Floats,  # (m, d)
+) -> Floats:  # (n, m)
+    """Return the cosines of all pairs; 0 with a vector that is 0."""
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
+    found: Floats = np.divide(a @ b.T, lengths, out=np.zeros(lengths.shape), where=lengths > 0)
+    return found
+
+
+def margin(
+    likeness: Floats,  # (n, n_annotators)
+    target: Ints,  # (n,)
+) -> Floats:  # (n,)
+    """Return the likeness to the target less the greatest to another annotator."""
+    own = likeness[np.arange(len(target)), target]
+    others = likeness.copy()
+    others[np.arange(len(target)), target] = -np.inf
+    difference: Floats = own - others.max(axis=1)
+    return difference
+
+
+def split_half(
+    x: Floats,  # (n, d)
+    author: Ints,  # (n,)
+    item: Ints,  # (n,)
+    *,
+    n_annotators: int,
+    draws: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Return how stable the annotators are, and the one-sided p of no stability.
+
+    Items fall into two halves. Stability is the mean cosine of an annotator's mean responses in
+    both halves, less that of two annotators'. If it did not matter who responded, the authors of
+    an item's responses could be exchanged: p is the share of such exchanges, the data's own
+    counted among them, that give as much or more.
+    """
+    _, place = np.unique(item, return_inverse=True)
+    half = (rng.permutation(place.max() + 1) % 2)[place]
+    own = np.eye(n_annotators, dtype=bool)
+
+    def stability(who: Ints) -> float:
+        means = [centroids(x[half == h], who[half == h], n_annotators) for h in (0, 1)]
+        alike = cosine(*means)
+        return float(alike[own].mean() - alike[~own].mean())
+
+    found = stability(author)
+    order = np.argsort(place, kind="stable")
+    exchanged = 0
+    for _ in range(draws):
+        who = np.empty_like(author)
+        # within each item, in a random order
+        who[order] = author[np.lexsort((rng.random(len(author)), place))]
+        exchanged += stability(who) >= found - 1e-12
+    return found, (exchanged + 1) / (draws + 1)
