@@ -5,6 +5,7 @@ pictures under `figures`: FILE: {kind, metrics, series, x, ..}, the keys of Spec
 series, items}, distributions that runs predict of single items.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ MARKERS = "osD^vP*X"
 WORDS = {
     "annotator_dist.test.0.spammer": "spammers (share of annotators)",
     "test/acc": "accuracy",
+    **dict.fromkeys(("judge/acc", "encoder/acc", "centroid/acc"), "attributed to its author"),
+    "bag": "explanations in a bag",
     "test/ece": "ECE",
     "method.module.steps": "EM steps J",
     "method.module.budget": "votes asked for",
@@ -76,14 +79,7 @@ class Spec:
 
 
 def draw(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]], path: Path) -> None:
-    """Write one picture.
-
-    Args:
-        spec: what to draw.
-        keys: names of the values of a cell's key.
-        cells: of each metric.
-        path: a PNG.
-    """
+    """Write one picture, a PNG, of the cells of each metric; `keys` names their keys' values."""
     picture = (heat if spec.kind == "heat" else lines)(spec, keys, cells)
     save(picture, path)
 
@@ -142,8 +138,7 @@ def heat(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figur
 
 
 def _ticks(axis: Axes, xs: list[str], ys: list[str]) -> None:
-    # every other of many
-    step = 1 + (len(xs) > 8)
+    step = 1 + (len(xs) > 8)  # every other of many
     axis.set_xticks(range(0, len(xs), step), xs[::step], fontsize=8)
     axis.set_yticks(range(len(ys)), ys, fontsize=8)
 
@@ -176,7 +171,7 @@ def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figu
             theirs = {"label": f"{name}: published", "linestyle": "--"}
             _line(axis, paper[metric], start, **style, **theirs)
             if spec.reference:
-                other = start[: len(start) - len(one)] + tuple(map(word, spec.reference))
+                other = (*start[: len(start) - len(one)], *map(word, spec.reference))
                 for x in crossings(_points(ours[metric], start), _points(ours[metric], other)):
                     axis.axvline(x, linestyle=":", color=style["color"], linewidth=1, zorder=0)
                     axis.text(x, 1.0, f"{x:.2f}", transform=axis.get_xaxis_transform(), **CROSSING)
@@ -188,6 +183,8 @@ def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figu
         axis.grid(color="0.92")
         if split:
             axis.set_title(f"{WORDS.get(spec.panels, spec.panels)} {value}", fontsize=9)
+        if spec.x == "bag":
+            axis.set_xscale("log", base=2)
     for axis in grid[len(panels) :]:
         axis.remove()
     _legend(picture, list(grid))
@@ -277,7 +274,7 @@ def _legend(picture: Figure, grid: Sequence[Axes]) -> None:
     ]
     unique = {label: handle for handle, label in reversed(handles)}
     names = list(dict.fromkeys(label for _, label in handles))
-    # inches: a letter of 9 points, and what stands before a name
+    # a letter of 9 points, and what stands before a name
     width = max(2.4, 0.6 + 0.075 * max(map(len, names), default=0))
     columns = min(len(names), max(int(picture.get_figwidth() // width), 1)) or 1
     # of many rows, not out of the panels' height
@@ -297,4 +294,6 @@ def _label(series: Key) -> str:
 
 
 def _sorted(values: set[str]) -> list[str]:
-    return sorted(values, key=float)
+    """Return numbers by their size, words by their letters."""
+    numbers = all(re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", value) for value in values)
+    return sorted(values, key=float if numbers else str)

@@ -4,8 +4,9 @@ Reads rows (row.json), never a tracker. A cell is one setting of the table's key
 by seed. Accuracies and other scores are shown as they are stored, in [0, 1].
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,21 @@ def collect(
         for key, c in found.items()
     ]
     return ours + [Cell(key, paper=value) for key, value in expected.items() if key not in found]
+
+
+def by_bag(
+    names: Sequence[str], cells: dict[str, list[Cell]]
+) -> tuple[list[str], dict[str, list[Cell]]]:
+    """Return metrics `NAME_VIEW_bagB` as NAME, with `view` and `bag` for two more keys of a cell.
+
+    Others are left out.
+    """
+    found: dict[str, list[Cell]] = {}
+    for metric, own in cells.items():
+        if parts := re.fullmatch(r"(.+)_([^_]+)_bag(\d+)", metric):
+            name, *more = parts.groups()
+            found.setdefault(name, []).extend(replace(c, key=(*c.key, *more)) for c in own)
+    return [*names, "view", "bag"], found
 
 
 def compare(

@@ -127,7 +127,9 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
             if spec["kind"] == "bars":
                 figures.save(bars(spec, configs), written[-1])
             else:
-                figures.draw(figures.Spec(**spec), keys, cells, written[-1])
+                over_bags = spec["x"] == "bag"
+                shown = tables.by_bag(keys, cells) if over_bags else (keys, cells)
+                figures.draw(figures.Spec(**spec), *shown, written[-1])
     return f"{text}\n{', '.join(map(str, written))}"
 
 

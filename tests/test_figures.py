@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from annorun import config
 from annorun.errors import ConfigError
 from annorun.figures import Spec, bars, crossings, draw, heat, lines, means
-from annorun.tables import UNKNOWN, Cell
+from annorun.tables import UNKNOWN, Cell, by_bag
 
 KEYS = ("method", "spam", "x")
 # two methods, two rates of spam, x = 9, 10: as text, 10 stands before 9
@@ -95,6 +95,24 @@ def test_a_picture_is_written(spec: Spec, cells: list[Cell], tmp_path: Path) -> 
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_bags_are_the_axis_of_a_judges_curve() -> None:
+    """A metric's view and bag become keys; an axis of words is in their order."""
+    cells = {
+        f"judge/acc_{view}_bag{size}": [Cell((data,), (size / 100,)) for data in ("b", "a")]
+        for view in ("raw", "clean")
+        for size in (1, 8)
+    }
+    names, own = by_bag(["dataset"], cells | {"labels/acc": [Cell(("a",), (0.5,))]})
+    assert names == ["dataset", "view", "bag"] and list(own) == ["judge/acc"]
+    assert own["judge/acc"][0] == Cell(("b", "raw", "1"), (0.01,))
+    spec = Spec("lines", ["judge/acc"], ["view"], "bag", panels="dataset")
+    picture = lines(spec, names, own)
+    assert [axis.get_title() for axis in picture.axes] == ["dataset a", "dataset b"]
+    line = picture.axes[0].get_lines()[0]
+    assert np.allclose(line.get_xydata(), [[1, 0.01], [8, 0.08]])
+    assert picture.axes[0].get_xscale() == "log"
+
+
 def test_every_picture_of_a_sweep_file_is_of_its_own_table() -> None:
     seen = 0
     for name in config.sweeps():
@@ -106,7 +124,10 @@ def test_every_picture_of_a_sweep_file_is_of_its_own_table() -> None:
             spec, seen = Spec(**words), seen + 1
             metrics = [sweep["metric"]] if isinstance(sweep["metric"], str) else sweep["metric"]
             named = {*spec.series, spec.x, *spec.only} | {k for k in (spec.y, spec.panels) if k}
-            assert named <= set(sweep["keys"]), name
+            keys = sweep["keys"]
+            if spec.x == "bag":
+                keys, metrics = by_bag(keys, {metric: [] for metric in metrics})
+            assert named <= set(keys), name
             assert set(spec.metrics) <= set(metrics), name
             assert bool(spec.y) == (spec.kind == "heat"), name
     assert seen >= 9
