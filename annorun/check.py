@@ -143,20 +143,24 @@ def _declarations(dataset: dict[str, Any]) -> list[str]:
     provides = dataset.get("provides")
     if not isinstance(provides, list) or not set(map(str, provides)) <= set(PROVIDES):
         found.append(f"dataset.provides={provides}: allowed is a list of {', '.join(PROVIDES)}")
-    if dataset.get("kind") == "choice" and not _is_prompt(dataset.get("prompt")):
-        words = "allowed is a text with {question} and {options}, and {context} if there is one"
-        found.append(f"dataset.prompt={dataset.get('prompt')}: {words}")
-    return found
+    prompt, words = dataset.get("prompt"), ""
+    if dataset.get("kind") == "choice" and not _takes(prompt, {"question", "options"}, {"context"}):
+        words = "a text with {question} and {options}, and {context} if there is one"
+    elif dataset.get("kind") == "explain" and not _takes(prompt, {"text"}):
+        words = "a text with {text}"
+    return [*found, *([f"dataset.prompt={prompt}: allowed is {words}"] if words else [])]
 
 
-def _is_prompt(prompt: Any) -> bool:
-    """Say whether a question, its options and perhaps its context can be filled in, no more."""
+def _takes(
+    prompt: Any, wanted: set[str], optional: frozenset[str] | set[str] = frozenset()
+) -> bool:
+    """Say whether what is wanted, and perhaps what is optional, can be filled in, no more."""
     try:
         parts = [part[1:] for part in string.Formatter().parse(prompt) if part[1] is not None]
     except (TypeError, ValueError):
         return False
     plain = all(not spec and conversion is None for _, spec, conversion in parts)
-    return plain and {name for name, _, _ in parts} - {"context"} == {"question", "options"}
+    return plain and {name for name, _, _ in parts} - optional == wanted
 
 
 def _pairs(config: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 FAMILIES = {
     "choice": ("seq2seq", "encoder", "causal"),
     "text": ("encoder",),
+    "explain": ("causal",),
     "image": ("image",),
     "features": ("features",),
 }

@@ -90,7 +90,7 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
             t5 = _t5(model)
             net: nn.Module = AnswerT5(t5, answer_ids(tokenizer(model), outputs))
         elif family == "causal":
-            lm = _causal(model)
+            lm = causal(model)
             # a prompt's end and the answer are two words
             net = AnswerLM(lm, answer_ids(tokenizer(model), outputs, before=" "))
         elif family == "encoder":
@@ -110,7 +110,7 @@ def build(network: dict[str, Any], spec: TaskSpec, seed: int, heads: int = 1) ->
 
             load_model(net, network["weights"])
         # last: adapters rename what they adapt, and draw
-        _adapt(net, network)
+        adapt(net, network)
     return net.train()
 
 
@@ -132,7 +132,7 @@ def embedding(network: dict[str, Any], spec: TaskSpec, seed: int) -> tuple[nn.Mo
         return features.train(), features.size
 
 
-def _adapt(net: Any, network: dict[str, Any]) -> None:
+def adapt(net: Any, network: dict[str, Any]) -> None:
     """Add adapters to every linear layer, and let activations be recomputed, where asked."""
     inner = {"seq2seq": "t5", "causal": "lm", "encoder": "encoder"}.get(network["family"])
     model: Any = getattr(net, inner) if inner else None
@@ -185,7 +185,8 @@ def _encoder(model: str) -> Any:
     return encoder
 
 
-def _causal(model: str) -> Any:
+def causal(model: str) -> Any:
+    """Return a causal language model with its whole vocabulary."""
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 

@@ -158,7 +158,17 @@ def training(c: dict[str, Any], crowd: Crowd) -> Any:
     """Build what training needs; the only door to torch."""
     resolve("method.module", c)
     module, _, name = c["method"]["module"]["_target_"].rpartition(".")
-    over_tasks = hasattr(getattr(importlib.import_module(module), name), "practise")
+    method = getattr(importlib.import_module(module), name)
+    if c["dataset"]["kind"] == "explain":
+        if not hasattr(method, "writes"):
+            raise ConfigError(
+                f"method={c['choices']['method']}: {name} writes no explanations; allowed is "
+                "model_size=none, or a method that does, such as capo"
+            )
+        from annorun.explaining import Explaining
+
+        return Explaining(c, crowd.items, crowd.votes, build)
+    over_tasks = hasattr(method, "practise")
     if over_tasks != bool(c["method"].get("episodes")):
         raise ConfigError(
             f"method.episodes: {name} {'learns from' if over_tasks else 'knows no'} tasks; allowed "
@@ -181,6 +191,8 @@ def execute(
         tasks: dict[str, float] = network.judge_tasks(folder)
         draw(folder)
         return tasks
+    if network and crowd.items.kind == "explain":
+        return explained(crowd, network, folder)
     items, votes = crowd.items, crowd.votes
     metrics: dict[str, float] = {}
     target, by_group, learned, scale = None, None, None, "accuracy"
@@ -225,6 +237,14 @@ def execute(
     results.write_annotators(folder, items, votes, learned, planted, group, names)
     if network:
         draw(folder)
+    return metrics
+
+
+def explained(crowd: Crowd, network: Any, folder: Path) -> dict[str, float]:
+    """Let a network learn to write explanations, write some, and judge them."""
+    metrics: dict[str, float] = network.explain(folder)
+    results.write_annotators(folder, crowd.items, crowd.votes, None, None, None, [])
+    draw(folder)
     return metrics
 
 

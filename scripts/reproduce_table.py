@@ -128,8 +128,8 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
                 figures.save(bars(spec, configs), written[-1])
             else:
                 over_bags = spec["x"] == "bag"
-                shown = tables.by_bag(keys, cells) if over_bags else (keys, cells)
-                figures.draw(figures.Spec(**spec), *shown, written[-1])
+                names, shown = tables.by_bag(keys, cells) if over_bags else (keys, cells)
+                figures.draw(figures.Spec(**spec), names, shown, written[-1])
     return f"{text}\n{', '.join(map(str, written))}"
 
 

@@ -31,6 +31,10 @@ BESIDE = {
     ("dataset", "varierr"): ["dataset.path={folder}"],
     ("dataset", "paraphrase"): ["dataset.path={folder}"],
     ("method", "signal"): ["dataset=synthetic_styles"],
+    **{
+        ("method", name): ["dataset=synthetic_styles", "model_size=tiny"]
+        for name in ("capo", "explain_sft")
+    },
     ("model_size", "mini"): ["dataset=popquorn", "dataset.path={folder}"],
     ("annotator_dist", "real"): ["dataset=table", "dataset.path={table}"],
     ("model_size", "none"): ["dataset=digits", "method=majority"],
@@ -135,6 +139,7 @@ def test_a_method_names_its_file(stem: str) -> None:
         **dict.fromkeys(("oracle", "noisy", "bert", "ldl"), "classifier"),
         "individual": "multi_task",
         **dict.fromkeys(("bagging", "shared_encoder"), "seedbert"),
+        "explain_sft": "capo",
     }
     if stem in another:
         assert ["method", another[stem]] in targets

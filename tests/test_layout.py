@@ -24,8 +24,8 @@ OWN = {
     "scores": {"annorun.scores"},
     "objective": {"annorun.objective"},
     "method": {"annorun.method", "annorun.objective", "annorun.aggregation", "annorun.scores"}
-    | {"annorun.net", "annorun.net_text"},
-    "dataset": {"annorun.dataset"},
+    | {"annorun.net", "annorun.net_text", "annorun.net_response"},
+    "dataset": {"annorun.dataset", "annorun.scores"},
     "annotator_dist": set(),
     "noise": {"annorun.workload"},
     "workload": set(),
@@ -65,6 +65,7 @@ HOME = {
 # files that import torch, at the top or anywhere; nobody else's top level may lead to them
 TORCH = {"net.py", "net_text.py", "net_small.py", "training.py", "curves.py", "pretrain.py"}
 TORCH |= {"clauses.py", "dataset/module.py", "meta_training.py", "learned.py", "fitting.py"}
+TORCH |= {"net_response.py", "explaining.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -36,24 +36,20 @@ from torch.nn.functional import logsigmoid
 
 
 def response_scores(
-    logits: Tensor,  # (B, T, V), of the token after each place
-    tokens: Tensor,  # (B, T)
-    mask: Tensor,  # (B, T), which tokens count; never the first, which nothing predicts
-) -> tuple[Tensor, Tensor]:  # (B,), (B,)
+    logits: Tensor,  # (N, V), what is predicted for each token of the responses
+    token: Tensor,  # (N,)
+    response: Tensor,  # (N,), whose token it is
+    n_responses: int,
+) -> tuple[Tensor, Tensor]:  # (n_responses,), (n_responses,)
     """Return each response's summed log-probability and its number of tokens, in float32 at least.
 
-    Raises:
-        ValueError: the mask has a first token, or a row without any.
+    What stands before a response has no logits here, and so no part in its score.
     """
-    if mask[:, 0].any() or not mask.any(dim=1).all():
-        raise ValueError("mask: allowed is one token or more a row, and never the first")
-    place = mask[:, 1:].nonzero(as_tuple=True)
-    # the vocabulary's normaliser is taken at the response's places alone, not at the prompt's
-    told = logits[:, :-1][place]
-    told = told.to(torch.promote_types(told.dtype, torch.float32))
-    each = told.gather(1, tokens[:, 1:][place][:, None])[:, 0] - told.logsumexp(dim=1)
-    total = each.new_zeros(len(tokens)).index_add(0, place[0], each)
-    return total, mask.sum(dim=1).to(total.dtype)
+    told = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    each = told.gather(1, token[:, None])[:, 0] - told.logsumexp(dim=1)
+    total = each.new_zeros(n_responses).index_add(0, response, each)
+    length = each.new_zeros(n_responses).index_add(0, response, torch.ones_like(each))
+    return total, length
 
 
 def dpo(

@@ -17,41 +17,22 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_scores_by_hand() -> None:
-    """Two words of equal logits: each token is worth -log 2, whatever is masked out."""
+    """Two words of equal logits: each token is worth -log 2; a response without tokens, nothing."""
     total, length = response_scores(
-        torch.zeros(1, 4, 2), torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 0, 1, 1]]).bool()
+        torch.zeros(3, 2), torch.tensor([1, 0, 1]), torch.tensor([0, 2, 0]), 3
     )
-    assert total.item() == pytest.approx(-2 * math.log(2))
-    assert length.item() == 2
+    assert total.tolist() == pytest.approx([-2 * math.log(2), 0, -math.log(2)])
+    assert length.tolist() == [2, 0, 1]
 
 
-def test_scores_are_those_of_the_whole_softmax() -> None:
-    logits, tokens = drawn(3, 6, 5), torch.randint(5, (3, 6), generator=torch.Generator())
-    mask = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0, 1, 0, 1, 0, 1]]).bool()
-    total, length = response_scores(logits, tokens, mask)
-    table = torch.log_softmax(logits, dim=-1)
-    for row in range(3):
-        places = mask[row].nonzero()[:, 0].tolist()
-        expected = sum(table[row, t - 1, tokens[row, t]] for t in places)
-        torch.testing.assert_close(total[row], expected)
-        assert length[row] == len(places)
-
-
-def test_a_masked_token_has_no_part_and_half_precision_is_summed_in_float() -> None:
-    logits, tokens = drawn(1, 5, 4).half(), torch.tensor([[0, 1, 2, 3, 0]])
-    mask = torch.tensor([[False, False, True, True, False]])
-    total, _ = response_scores(logits, tokens, mask)
-    assert total.dtype == torch.float32
-    moved = logits.clone()
-    moved[:, [0, 3, 4]] += 3 * drawn(1, 3, 4, seed=1).half()
-    again, _ = response_scores(moved, torch.tensor([[3, 0, 2, 3, 2]]), mask)
-    assert torch.equal(total, again)
-
-
-@pytest.mark.parametrize("row", [[1, 1, 0], [0, 0, 0]])
-def test_a_mask_that_no_score_has_is_refused(row: list[int]) -> None:
-    with pytest.raises(ValueError, match="never the first"):
-        response_scores(torch.zeros(1, 3, 2), torch.zeros(1, 3).long(), torch.tensor([row]).bool())
+def test_scores_are_those_of_the_softmax_in_float() -> None:
+    logits, token = drawn(6, 5), torch.randint(5, (6,), generator=torch.Generator())
+    response = torch.tensor([1, 0, 1, 1, 0, 2])
+    total, _ = response_scores(logits, token, response, 3)
+    each = torch.log_softmax(logits, dim=-1)[torch.arange(6), token]
+    torch.testing.assert_close(total, torch.stack([each[response == r].sum() for r in range(3)]))
+    half, _ = response_scores(logits.half(), token, response, 3)
+    assert half.dtype == torch.float32
 
 
 def test_dpo_by_hand() -> None:
@@ -148,7 +129,6 @@ def test_gradients() -> None:
         lambda r: listwise(r, group, chosen, beta=0.4),
     ):
         assert torch.autograd.gradcheck(loss, ratio)
-    logits = drawn(2, 4, 3).requires_grad_()
-    tokens = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 0]])
-    mask = torch.tensor([[False, True, True, False], [False, False, True, True]])
-    assert torch.autograd.gradcheck(lambda z: response_scores(z, tokens, mask)[0], logits)
+    logits, token = drawn(4, 3).requires_grad_(), torch.tensor([0, 1, 2, 0])
+    response = torch.tensor([0, 1, 0, 1])
+    assert torch.autograd.gradcheck(lambda z: response_scores(z, token, response, 2)[0], logits)

@@ -1,0 +1,217 @@
+"""Learning to write explanations and judging what is written: the part of a run that needs torch.
+
+Two stages of one network (`annorun.method.capo`). Between them every response is scored once by the
+frozen first stage; these scores are kept in the cache under a hash of its weights and of the
+tokens, and stage 2 has no second model in memory.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from annorun import explained_results, fitting, net, results
+from annorun.check_network import family
+from annorun.curves import Curves
+from annorun.dataset.encode import MAX_TOKENS
+from annorun.dataset.responses import BAR, Branch, Responses
+from annorun.errors import ConfigError
+from annorun.explained_results import Written
+from annorun.method.capo import Capo
+from annorun.seeds import child
+from annorun.show import bar
+from annorun.votes import Items, Posterior, Votes
+
+# prompts written to at once
+AT_ONCE = 64
+
+
+class Explaining:
+    """A language model of responses and its trainer, built before anything is written.
+
+    Raises:
+        ConfigError: the network cannot be loaded, there is no such device, or nothing to learn.
+    """
+
+    def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
+        t, size = c["trainer"], c["model_size"]
+        self.device = fitting.device(t)
+        self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
+        self.c, self.items, self.votes = c, items, votes
+        used = family(c)
+        model = size[used]
+        # dropout of adapters draws from the global generator
+        torch.manual_seed(child(c["seed"], "dropout"))
+        self.module: Capo = build(
+            c["method"]["module"],
+            network={
+                "family": used,
+                "model": model,
+                "lora": size["lora"],
+                "checkpointing": t["checkpointing"],
+            },
+            optimizer={k: t[k] for k in fitting.OPTIMIZER},
+            seed=c["seed"],
+        )
+        self.tokenizer = net.tokenizer(model)
+        self.data = Responses(
+            items,
+            votes,
+            self.tokenizer,
+            prompt=c["dataset"]["prompt"],
+            who=self.module.who,
+            max_length=c["dataset"].get("max_length", MAX_TOKENS),
+            pairs=self.module.pairs,
+            weights=self.module.weights,
+        )
+        self.steps = 0
+        part = items.split[[branch.item for branch in self.data.branches]]
+        self.train, self.val = (self._of(part == name) for name in ("train", "val"))
+        if not self.train:
+            raise ConfigError("dataset: no explanation of a training item")
+        if self.module.preference_steps and not any(
+            len(b.pairs) for own in self.train for b in own
+        ):
+            raise ConfigError(
+                f"method.module.pairs={self.module.pairs}: the data have none; allowed is all"
+            )
+
+    def refuse(self, posterior: Posterior | None) -> None:
+        """See `Training`: there is nothing to refuse."""
+
+    def _of(self, which: np.ndarray) -> list[list[Branch]]:
+        """Return the branches of a mask, item by item."""
+        kept = [b for b, yes in zip(self.data.branches, which, strict=True) if yes]
+        return [list(own) for _, own in groupby(kept, key=lambda b: b.item)]
+
+    def explain(self, folder: Path) -> dict[str, float]:
+        """Learn in both stages, write to the test items, judge it; write the run's files."""
+        module = self.module
+        self._fit(folder / "metrics.csv", self.c["trainer"])
+        metrics: dict[str, float] = {}
+        if module.preference_steps:
+            if module.kind != "simpo":
+                module.reference = self.reference()
+            module.paired = True
+            steps = {"max_steps": module.preference_steps, "lr": module.preference_lr}
+            self._fit(folder / "preference.csv", self.c["trainer"] | steps)
+            pairs = [b.pairs for own in self.train for b in own if len(b.pairs)]
+            label = self.votes.label
+            same = np.concatenate([label[p[:, 0]] == label[p[:, 1]] for p in pairs])
+            metrics |= {"pairs/same_label": float(same.sum()), "pairs/all": float(len(same))}
+        written = self.write()
+        return metrics | explained_results.judge(
+            folder, self.items, self.votes, written, seed=self.c["seed"]
+        )
+
+    def _fit(self, curve: Path, t: dict[str, Any]) -> None:
+        """Train for one stage."""
+        curves = Curves(t["val_every"], t["max_steps"], has_val=bool(self.val))
+        trainer = fitting.trainer(self.c | {"trainer": t}, curve.parent, curves, None)
+        order = torch.Generator().manual_seed(child(self.c["seed"], f"order/{curve.stem}"))
+        train = DataLoader(
+            ByItem(self.train),
+            t["batch_size"],
+            shuffle=True,
+            generator=order,
+            collate_fn=self.batch,
+        )
+        val = DataLoader(ByItem(self.val), t["batch_size"], collate_fn=self.batch)
+        with fitting.quiet(), bar(t["max_steps"]) as curves.show:
+            trainer.fit(self.module, train, val if self.val else None)
+            if curves.unrecorded and self.val:
+                trainer.validate(self.module, val, verbose=False)
+        self.steps += t["max_steps"]
+        if not all(p.isfinite().all() for p in self.module.learned()):
+            raise FloatingPointError("training diverged: a weight is no number; lower trainer.lr")
+        results.write_csv(curve, *curves.table())
+
+    def batch(self, own: list[list[Branch]]) -> dict[str, Tensor]:
+        """Return a batch of some items, for the stage that the module is in."""
+        module = self.module
+        arrays = self.data.batch(
+            [branch for one in own for branch in one],
+            paired=module.paired,
+            explanation_only=module.paired and module.mask == "explanation",
+        )
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @torch.no_grad()
+    def reference(self) -> Tensor:  # (n_scored,)
+        """Return what the frozen first stage gives each response, from the cache or anew."""
+        module = self.module
+        module.paired = True
+        every = [self.batch([own]) for own in (*self.train, *self.val)]
+        digest = hashlib.sha256()
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(
+                name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            )
+        for batch in every:
+            for name in ("tokens", "position", "sees", "row", "place", "response", "number"):
+                digest.update(batch[name].numpy().tobytes())
+        cache = Path(os.environ.get("ANNORUN_CACHE") or "~/.cache/annorun").expanduser()
+        path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
+        if path.is_file():
+            return load_file(path)["scores"]
+        scores = torch.full((self.data.n_scored,), torch.nan)
+        training = module.training
+        module.eval().to(self.place)
+        for batch in every:
+            moved = {name: value.to(self.place) for name, value in batch.items()}
+            scores[batch["number"]] = module.scores(moved)[0].float().cpu()
+        module.train(training)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
+            save_file({"scores": scores}, part.name)
+        os.replace(part.name, path)
+        return scores
+
+    def write(self) -> list[Written]:
+        """Return what each annotator would say of each test item, by decoding."""
+        self.module.to(self.place)
+        test = np.flatnonzero(self.items.split == "test").tolist()
+        asked = [(i, a) for i in test for a in range(self.votes.n_annotators)]
+        # inputs of like length together: the least padding
+        asked.sort(key=lambda pair: len(self.data.prompt(*pair)))
+        written = []
+        for decoding in range(self.module.decodings):
+            with torch.random.fork_rng():
+                torch.manual_seed(child(self.c["seed"], f"decoding/{decoding}"))
+                for pair, tokens in zip(asked, self._tokens(asked), strict=True):
+                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+                    label, _, why = text.partition(BAR)
+                    written.append(Written(*pair, decoding, label.strip(), why.strip()))
+        return sorted(written)
+
+    def _tokens(self, asked: list[tuple[int, int]]) -> Iterator[list[int]]:
+        for first in range(0, len(asked), AT_ONCE):
+            prompts = [self.data.prompt(*pair) for pair in asked[first : first + AT_ONCE]]
+            yield from self.module.net.write(
+                prompts,
+                end=self.data.end,
+                most=self.module.most_tokens,
+                temperature=self.module.temperature,
+            )
+
+
+class ByItem(Dataset[list[Branch]]):
+    """The branches of each item."""
+
+    def __init__(self, own: list[list[Branch]]):
+        self.own = own
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __getitem__(self, index: int) -> list[Branch]:
+        return self.own[index]

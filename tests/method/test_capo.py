@@ -1,0 +1,197 @@
+"""CAPO's two stages: the loss against plain pairs, its start, its cancelling directions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from annorun import net
+from annorun.dataset.responses import Responses
+from annorun.dataset.synthetic_styles import synthetic_styles
+from annorun.method.capo import Capo
+
+OPTIMIZER = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0, "clip": 1.0}
+OPTIMIZER |= {"schedule": "constant", "max_steps": 10}
+KEYS: dict[str, Any] = {
+    "who": "token",
+    "loss": "dpo",
+    "beta": 0.1,
+    "margin": 0.5,
+    "smoothing": 0.0,
+    "anchor": 0.0,
+    "mask": "all",
+    "pairs": "all",
+    "weights": "none",
+    "preference_steps": 5,
+    "preference_lr": 1e-3,
+    "temperature": 0.7,
+    "most_tokens": 20,
+    "decodings": 1,
+}
+
+
+def built(seed: int = 0, **changes: Any) -> Capo:
+    network = {"family": "causal", "model": "tiny", "lora": 0, "checkpointing": False}
+    return Capo(network, OPTIMIZER, seed, **(KEYS | changes))
+
+
+def responses(who: str = "token") -> Responses:
+    items, votes = synthetic_styles(
+        rng=np.random.default_rng(0), n_items=10, strength=0.5, error=0.0
+    )
+    return Responses(
+        items,
+        votes,
+        net.tokenizer("tiny"),
+        prompt="{text}",
+        who=who,
+        max_length=60,
+        pairs="all",
+        weights="none",
+    )
+
+
+def batch(data: Responses, paired: bool = True, n: int = 8, **how: bool) -> dict[str, Tensor]:
+    how = {"explanation_only": False} | how
+    found = data.batch(data.branches[:n], paired=paired, **how)
+    return {name: torch.from_numpy(array) for name, array in found.items()}
+
+
+def alone(module: Capo, prompt: list[int], response: list[int]) -> Tensor:
+    """Return log pi(response | prompt) of one sequence by itself."""
+    tokens = torch.tensor([prompt + response])
+    table = torch.log_softmax(module.net.lm(tokens).logits[0].float(), dim=-1)
+    return sum(
+        (table[len(prompt) + k - 1, token] for k, token in enumerate(response)), torch.zeros(())
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> Responses:
+    return responses()
+
+
+def test_at_its_start_the_loss_is_log_2_exactly(data: Responses) -> None:
+    module = built()
+    own = batch(data)
+    module.paired = True
+    with torch.no_grad():
+        module.reference = torch.zeros(data.n_scored)
+        module.reference[own["number"]] = module.scores(own)[0]
+        assert module.loss(own).item() == pytest.approx(np.log(2), abs=1e-7)
+
+
+def test_packed_pairs_are_plain_dpo_in_loss_and_gradient(data: Responses) -> None:
+    """Every pair by itself, four sequences each: the same to 1e-5."""
+    module = built().eval()
+    own = batch(data, n=4)
+    module.paired = True
+    module.reference = torch.randn(data.n_scored, generator=torch.Generator().manual_seed(0))
+    loss = module.loss(own)
+    parameters = module.learned()
+    ours = torch.autograd.grad(loss, parameters)
+    reference = {}
+    each = []
+    for branch in data.branches[:4]:
+        prompt = data.prompt(branch.item, branch.target)
+        for order, vote in enumerate(branch.scored()):
+            reference[branch.target, vote] = module.reference[branch.first + order]
+        for chosen, rejected in branch.pairs.tolist():
+            h = [
+                alone(module, prompt, data.response(v)) - reference[branch.target, v]
+                for v in (chosen, rejected)
+            ]
+            each.append(-logsigmoid(0.1 * (h[0] - h[1])))
+    plain = torch.stack(each).mean()
+    assert len(each) == len(own["pairs"]) >= 10
+    torch.testing.assert_close(loss, plain, atol=1e-5, rtol=1e-5)
+    for a, b in zip(ours, torch.autograd.grad(plain, parameters), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_where_nobody_is_named_both_directions_cancel() -> None:
+    """Pooled, at the reference: a over b and b over a take each other's gradient back."""
+    module, data = built(who="pooled").eval(), responses("pooled")
+    own = batch(data, n=4)
+    module.paired = True
+    with torch.no_grad():
+        module.reference = torch.zeros(data.n_scored)
+        module.reference[own["number"]] = module.scores(own)[0]
+    gradients = torch.autograd.grad(module.loss(own), module.learned())
+    assert max(float(g.abs().max()) for g in gradients) < 1e-6
+    named = built().eval()
+    own = batch(responses(), n=4)
+    named.paired, named.reference = True, module.reference
+    with torch.no_grad():
+        named.reference = torch.zeros(data.n_scored)
+        named.reference[own["number"]] = named.scores(own)[0]
+    gradients = torch.autograd.grad(named.loss(own), named.learned())
+    assert max(float(g.abs().max()) for g in gradients) > 1e-4
+
+
+def test_stage_1_is_the_mean_over_its_tokens(data: Responses) -> None:
+    module = built().eval()
+    own = batch(data, paired=False, n=2)
+    total = sum(
+        alone(module, data.prompt(b.item, b.target), data.response(v))
+        for b in data.branches[:2]
+        for v in b.own
+    )
+    n_tokens = sum(len(data.response(v)) for b in data.branches[:2] for v in b.own)
+    torch.testing.assert_close(module.loss(own), -total / n_tokens, atol=1e-5, rtol=1e-5)
+
+
+def test_the_anchor_is_the_chosen_ones_likelihood_a_token(data: Responses) -> None:
+    own = batch(data)
+    losses = []
+    for anchor in (0.0, 0.5):
+        module = built(anchor=anchor).eval()
+        module.paired, module.reference = True, torch.zeros(data.n_scored)
+        losses.append(module.loss(own))
+    total, length = built().eval().scores(own)
+    chosen = own["chosen"]
+    expected = -0.5 * (total[chosen] / length[chosen]).mean()
+    torch.testing.assert_close(losses[1] - losses[0], expected)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "listwise"])
+def test_each_loss_moves_its_own_response_up_against_the_others(loss: str, data: Responses) -> None:
+    module = built(loss=loss, beta=0.5, preference_lr=2e-3).train()
+    own = batch(data, n=4)
+    module.paired = True
+    with torch.no_grad():
+        start = module.scores(own)[0]
+        module.reference = torch.zeros(data.n_scored)
+        module.reference[own["number"]] = start
+    adamw = module.configure_optimizers()["optimizer"]
+    losses = []
+    for _ in range(40):
+        adamw.zero_grad()
+        losses.append(module.loss(own))
+        losses[-1].backward()
+        adamw.step()
+    with torch.no_grad():
+        moved = module.scores(own)[0] - start
+    chosen, rejected = own["pairs"].unbind(dim=1)
+    assert losses[-1] < 0.8 * losses[0]
+    assert (moved[chosen] - moved[rejected]).mean() > 0.3
+
+
+def test_the_label_is_given_where_the_explanation_alone_counts(data: Responses) -> None:
+    module = built().eval()
+    whole, why = (batch(data, n=1, explanation_only=only) for only in (False, True))
+    vote = data.branches[0].own[0]
+    label = data.label[data.votes.label[vote]]
+    prompt = data.prompt(data.branches[0].item, data.branches[0].target)
+    with torch.no_grad():
+        difference = module.scores(whole)[0][0] - module.scores(why)[0][0]
+        torch.testing.assert_close(difference, alone(module, prompt, label), atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_seed_of_the_weights_tells_two_apart() -> None:
+    one, again, other = (built(s).net.state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(one[k], again[k]) for k in one)
+    assert any(not torch.equal(one[k], other[k]) for k in one)

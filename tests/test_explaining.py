@@ -1,0 +1,143 @@
+"""Runs that learn to write explanations: files, metrics, the cached reference, what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from annorun import explained_results, explaining, results
+from annorun.dataset.synthetic_styles import synthetic_styles
+from annorun.errors import ConfigError
+from annorun.explained_results import Written
+from annorun.method.capo import Capo
+from annorun.run import run
+from annorun.votes import Items, Votes
+
+Compose = Callable[..., DictConfig]
+FEW = [
+    "method=capo",
+    "dataset=synthetic_styles",
+    "dataset.n_items=40",
+    "model_size=tiny",
+    "trainer=smoke",
+    "trainer.max_steps=4",
+    "trainer.val_every=2",
+    "trainer.batch_size=2",
+    "method.module.preference_steps=2",
+    "method.module.decodings=2",
+    "method.module.most_tokens=8",
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANNORUN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_run_writes_responses_and_judges_them(
+    compose: Compose, cache: Path, tmp_path: Path
+) -> None:
+    row = run(compose(*FEW))
+    found = row["metrics"]
+    assert row["steps"] == 6
+    assert {"attribution/acc_clean_bag1", "attribution/human_reduced_bag1"} <= set(found)
+    assert {"imitation/margin_bag1", "test/label_acc", "test/malformed"} <= set(found)
+    assert found["pairs/all"] > found["pairs/same_label"] > 0
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert {"responses.csv", "metrics.csv", "preference.csv", "annotators.csv"} <= names
+    rows = results.read_csv(folder / "responses.csv")
+    # 4 test items, 4 annotators, twice
+    assert len(rows) == 32 and {r["target"] for r in rows} == {"Ann1", "Ann2", "Ann3", "Ann4"}
+    assert len(list(cache.glob("reference-*.safetensors"))) == 1
+
+
+def test_the_reference_is_scored_once_and_a_second_run_reads_it(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same row without one call for scores: what is kept is what was found."""
+    first = run(compose(*FEW))["metrics"]
+    asked = []
+
+    def reference(self: explaining.Explaining) -> object:
+        before = Capo.scores
+
+        def never(*_: object) -> None:
+            asked.append(1)
+
+        monkeypatch.setattr(Capo, "scores", never)
+        try:
+            return own(self)
+        finally:
+            monkeypatch.setattr(Capo, "scores", before)
+
+    own = explaining.Explaining.reference
+    monkeypatch.setattr(explaining.Explaining, "reference", reference)
+    again = run(compose(*FEW, "mode=force"))["metrics"]
+    assert again == first and not asked
+
+
+def test_without_a_second_stage_there_are_no_pairs(compose: Compose, cache: Path) -> None:
+    row = run(compose(*["method=explain_sft", *FEW[1:8], *FEW[9:]]))
+    assert row["steps"] == 4
+    assert not any(name.startswith("pairs/") for name in row["metrics"])
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_pairs_that_the_data_do_not_have_are_refused(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from annorun.dataset.responses import Responses
+
+    monkeypatch.setattr(Responses, "_is_pair", lambda *_: False)
+    with pytest.raises(ConfigError, match="pairs=all: the data have none"):
+        run(compose(*FEW))
+
+
+def test_a_classifier_writes_nothing(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match="writes no explanations"):
+        run(compose("method=majority", *FEW[1:8]))
+
+
+def generated() -> tuple[Items, Votes]:
+    return synthetic_styles(rng=np.random.default_rng(0), n_items=200, strength=0.6, error=0.0)
+
+
+def copies(items: Items) -> list[Written]:
+    """Return the humans' own test responses as if they had been written."""
+    held = items.held_out
+    assert held is not None
+    said = zip(held.item, held.annotator, held.label, held.explanation or (), strict=True)
+    return [Written(int(i), int(a), 0, items.classes()[k], why) for i, a, k, why in said]
+
+
+def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
+    items, votes = generated()
+    found = explained_results.judge(tmp_path, items, votes, copies(items), seed=0)
+    for view in ("clean", "reduced"):
+        for size in (1, 8):
+            own = found[f"attribution/acc_{view}_bag{size}"]
+            assert own == found[f"attribution/human_{view}_bag{size}"] > 0.6
+    assert found["test/label_acc"] == 1 and found["test/malformed"] == 0
+    assert found["test/length"] == pytest.approx(1)
+    assert found["imitation/acc_bag8"] > 0.9 and found["imitation/margin_bag8"] > 0
+
+
+def test_another_annotators_words_are_attributed_to_him(tmp_path: Path) -> None:
+    items, votes = generated()
+    swapped = [one._replace(target=(one.target + 1) % 4) for one in copies(items)]
+    found = explained_results.judge(tmp_path, items, votes, swapped, seed=0)
+    assert found["attribution/acc_clean_bag8"] < 0.1
+    assert found["imitation/margin_bag8"] < 0
+    assert found["test/label_acc"] < 0.9
+
+
+def test_what_has_no_label_is_malformed(tmp_path: Path) -> None:
+    items, votes = generated()
+    broken = [one._replace(label="perhaps", why="") for one in copies(items)]
+    found = explained_results.judge(tmp_path, items, votes, broken, seed=0)
+    assert (found["test/malformed"], found["test/label_acc"], found["test/length"]) == (1, 0, 0)
+    assert np.isnan(found["test/copied"]) and np.isnan(found["test/distinct2"])
