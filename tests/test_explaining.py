@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from annorun import explained_results, explaining, results
+from annorun import config, explained_results, explaining, results
 from annorun.dataset.synthetic_styles import synthetic_styles
 from annorun.errors import ConfigError
 from annorun.explained_results import Written
@@ -141,3 +141,17 @@ def test_what_has_no_label_is_malformed(tmp_path: Path) -> None:
     found = explained_results.judge(tmp_path, items, votes, broken, seed=0)
     assert (found["test/malformed"], found["test/label_acc"], found["test/length"]) == (1, 0, 0)
     assert np.isnan(found["test/copied"]) and np.isnan(found["test/distinct2"])
+
+
+@pytest.mark.slow
+def test_preference_goes_beyond_fine_tuning_and_keeps_the_labels(tmp_path: Path) -> None:
+    """One split of the sweep capo_styles: 10 points or more, where fine-tuning is at .5 to .8."""
+    found = {}
+    for method in ("explain_sft", "capo"):
+        given = [f"method={method}", "data_seed=0", f"out_root='{tmp_path}'"]
+        found[method] = run(config.compose("capo_styles", given))["metrics"]
+    plain, preferred = (m["attribution/acc_clean_bag1"] for m in found.values())
+    assert 0.5 < plain < 0.8
+    assert preferred > plain + 0.1
+    labels = [m["test/label_acc"] for m in found.values()]
+    assert labels[1] > labels[0] - 0.05
