@@ -13,10 +13,10 @@ from annorun.dataset.module import CrowdData
 from annorun.votes import Items, TaskSpec, Votes
 
 NODES = {
-    p.stem: method["module"]
+    p.stem: OmegaConf.to_container(method)["module"]
     for p in sorted((config.conf_dir() / "method").glob("*.yaml"))
-    # those over tasks: test_episodic_battery.py
-    if not (method := config.plain(OmegaConf.load(p))).get("episodes")
+    # those over tasks: test_episodic_battery.py; those that write: test_capo.py
+    if not (method := OmegaConf.load(p)).get("episodes") and method.accepts != ["explain"]
 }
 # many methods share a module with all its values: one of them stands for it
 METHODS = sorted({str(node): name for name, node in NODES.items() if node}.values())

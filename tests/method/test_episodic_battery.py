@@ -16,7 +16,7 @@ from annorun.votes import TaskSpec
 NODES = {
     p.stem: method["module"]
     for p in sorted((config.conf_dir() / "method").glob("*.yaml"))
-    if (method := config.plain(OmegaConf.load(p))).get("episodes")
+    if (method := OmegaConf.to_container(OmegaConf.load(p))).get("episodes")
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NODES),
