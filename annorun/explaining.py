@@ -44,6 +44,11 @@ class Explaining:
 
     def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
         t, size = c["trainer"], c["model_size"]
+        if t["choose_on"] != "last":
+            raise ConfigError(
+                f"trainer.choose_on={t['choose_on']}: each stage ends with its last weights; "
+                "allowed is last"
+            )
         self.device = fitting.device(t)
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.c, self.items, self.votes = c, items, votes
@@ -151,7 +156,10 @@ class Explaining:
         module = self.module
         module.paired = True
         every = [self.batch([own]) for own in (*self.train, *self.val)]
-        digest = hashlib.sha256()
+        # in the precision that stage 2 will compute in: its first loss is log 2
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        kind = half.get(self.c["trainer"]["precision"])
+        digest = hashlib.sha256(str(kind).encode())
         for name, value in sorted(module.state_dict().items()):
             digest.update(
                 name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes()
@@ -168,7 +176,8 @@ class Explaining:
         module.eval().to(self.place)
         for batch in every:
             moved = {name: value.to(self.place) for name, value in batch.items()}
-            scores[batch["number"]] = module.scores(moved)[0].float().cpu()
+            with torch.autocast(self.place, kind, enabled=kind is not None):
+                scores[batch["number"]] = module.scores(moved)[0].float().cpu()
         module.train(training)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:

@@ -31,11 +31,18 @@ class ResponseLM(nn.Module):
         states = self.lm.base_model(
             input_ids=tokens,
             position_ids=position,
-            attention_mask=_additive(sees, self.lm.dtype),
+            attention_mask=_additive(sees, self._kind(tokens.device.type)),
             use_cache=False,
         ).last_hidden_state
         logits: Tensor = self.lm.get_output_embeddings()(states[row, place])
         return logits
+
+    def _kind(self, device: str) -> torch.dtype:
+        """Return what attention computes in: its mask must be of one kind with the states."""
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        kind: torch.dtype = self.lm.dtype
+        return kind
 
     @torch.no_grad()
     def write(

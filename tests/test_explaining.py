@@ -97,6 +97,16 @@ def test_pairs_that_the_data_do_not_have_are_refused(
         run(compose(*FEW))
 
 
+def test_half_precision_goes_through_both_stages(compose: Compose) -> None:
+    row = run(compose(*FEW, "trainer.precision=bf16-mixed"))
+    assert row["steps"] == 6
+
+
+def test_the_best_weights_are_not_kept(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match="choose_on=votes: each stage ends"):
+        run(compose(*FEW, "trainer.choose_on=votes"))
+
+
 def test_a_classifier_writes_nothing(compose: Compose) -> None:
     with pytest.raises(ConfigError, match="writes no explanations"):
         run(compose("method=majority", *FEW[1:8]))
