@@ -1,11 +1,14 @@
 """How good written explanations are: whose they seem, what they decide, how they are worded.
 
 Attribution is by a judge that has seen human explanations of training items alone. Beside what is
-written stand the humans' own explanations of the same test items (`human_...`, the ceiling).
+written stand the humans' own explanations of the same test items (`human_...`): what is written may
+go beyond them, where it has more of an annotator's manner than the annotator has. Judged is what is
+written to items that the target has explained; a bag is of one decoding.
 
     attribution/acc_VIEW_bagB   the judge names the target; views `clean` and `reduced`
     attribution/macro_f1_clean
-    imitation/acc_bagB, imitation/margin_bagB   nearest centroid of the humans' explanations
+    attribution/acc_label_bag1, attribution/human_label_bag1    by the label alone, the floor
+    imitation/acc_bagB, imitation/margin_bagB   nearest centroid of the humans'; human_..
     test/label_acc              the label is one that the target gave
     test/malformed              no label, or none that there is
     test/copied, test/distinct2, test/length    words of the input; bigrams; against the target's
@@ -52,24 +55,35 @@ def judge(
     """
     held, train = items.held_out, votes.on(items.split == "train")
     assert held is not None and held.explanation is not None
-    target = np.array([one.target for one in written])
-    item = np.array([one.item for one in written])
-    whys = [one.why for one in written]
+    asked = set(zip(held.item.tolist(), held.annotator.tolist(), strict=True))
+    judged = [one for one in written if one[:2] in asked]
+    target = np.array([one.target for one in judged])
+    item = np.array([one.item for one in judged])
+    # bags of one decoding of one target
+    apart = target + votes.n_annotators * np.array([one.decoding for one in judged])
+    whys = [one.why for one in judged]
     found: dict[str, float] = {}
     answers = np.empty(0, dtype=np.int64)
     for view in ("clean", "reduced"):
         own = Judge(_viewed(train, items, view), train.annotator, votes.n_annotators)
         told = own.log_probs(_shown(whys, item, items, view))
         human = own.log_probs(_viewed(held, items, view))
-        found |= _by_bag(f"attribution/acc_{view}", told, target, seed)
+        found |= _by_bag(f"attribution/acc_{view}", told, apart, seed)
         found |= _by_bag(f"attribution/human_{view}", human, held.annotator, seed)
         if view == "clean":
             answers = told.argmax(axis=1)
             f1 = hard.macro_f1(answers, target, votes.n_annotators)
             found["attribution/macro_f1_clean"] = f1
-    found |= _imitation(train, items, _shown(whys, item, items, "clean"), target, seed)
-    found |= _labels(items, held, written) | _wording(items, held, written)
-    _write(folder, items, written, answers)
+    train_place, own_place, human_place = latent(
+        _viewed(train, items, "clean"),
+        [_shown(whys, item, items, "clean"), _viewed(held, items, "clean")],
+    )
+    means = attribution.centroids(train_place, train.annotator, train.n_annotators)
+    found |= _imitation("", means, own_place, apart, seed)
+    found |= _imitation("human_", means, human_place, held.annotator, seed)
+    found |= _by_label(train, held, items, judged)
+    found |= _labels(items, held, judged) | _wording(items, held, judged)
+    _write(folder, items, judged, answers)
     return found
 
 
@@ -86,35 +100,47 @@ def _shown(whys: Sequence[str], item: Ints, items: Items, view: str) -> list[str
 
 
 def _by_bag(name: str, log_probs: Floats, author: Ints, seed: int) -> dict[str, float]:
+    """Return the accuracy over bags; an author is a target, of one decoding or another."""
     found = {}
     for size in SIZES:
         rows, whose = _bags(author, size, seed)
         if len(rows):
-            right = attribution.bag_answers(log_probs, rows) == whose
+            right = attribution.bag_answers(log_probs, rows) == whose % log_probs.shape[1]
             found[f"{name}_bag{size}"] = float(right.mean())
     return found
 
 
 def _bags(author: Ints, size: int, seed: int) -> tuple[Ints, Ints]:
-    """Return bags; of one, each response once."""
-    if size == 1:
-        return np.arange(len(author))[:, None], author
     return attribution.drawn_bags(author, size, draws=DRAWS, rng=rng(seed, f"bags/{size}"))
 
 
-def _imitation(
-    train: Votes, items: Items, shown: list[str], target: Ints, seed: int
+def _by_label(
+    train: Votes, held: Votes, items: Items, judged: Sequence[Written]
 ) -> dict[str, float]:
+    """Return how often the label alone tells the author; one that is no label tells nothing."""
+    n, place = train.n_annotators, {name: k for k, name in enumerate(items.classes())}
+    told = attribution.label_judge(train.label, train.annotator, train.n_classes, n)
+    answers = told.argmax(axis=1)
+    right = [
+        answers[place[one.label]] == one.target if one.label in place else 1 / n for one in judged
+    ]
+    human = answers[held.label] == held.annotator
+    return {
+        "attribution/acc_label_bag1": float(np.mean(right)),
+        "attribution/human_label_bag1": float(human.mean()),
+    }
+
+
+def _imitation(prefix: str, means: Floats, x: Floats, author: Ints, seed: int) -> dict[str, float]:
     """Return how well bags find their target's centroid among the humans'."""
-    human, own = latent(_viewed(train, items, "clean"), [shown])
-    means = attribution.centroids(human, train.annotator, train.n_annotators)
     found = {}
     for size in SIZES:
-        rows, whose = _bags(target, size, seed)
+        rows, whose = _bags(author, size, seed)
         if len(rows):
-            alike = attribution.cosine(own[rows].mean(axis=1), np.nan_to_num(means))
-            found[f"imitation/acc_bag{size}"] = float((alike.argmax(axis=1) == whose).mean())
-            found[f"imitation/margin_bag{size}"] = float(attribution.margin(alike, whose).mean())
+            alike = attribution.cosine(x[rows].mean(axis=1), np.nan_to_num(means))
+            away = attribution.margin(alike, whose % len(means))
+            found[f"imitation/{prefix}acc_bag{size}"] = float((away > 0).mean())
+            found[f"imitation/{prefix}margin_bag{size}"] = float(away.mean())
     return found
 
 
@@ -124,7 +150,7 @@ def _labels(items: Items, held: Votes, written: Sequence[Written]) -> dict[str, 
     classes = items.classes()
     for i, who, label in zip(held.item, held.annotator, held.label, strict=True):
         given.setdefault((int(i), int(who)), set()).add(classes[label])
-    asked = [(one.label, given[one.item, one.target]) for one in written if one[:2] in given]
+    asked = [(one.label, given[one.item, one.target]) for one in written]
     return {
         "test/label_acc": float(np.mean([label in own for label, own in asked])),
         "test/malformed": float(np.mean([one.label not in classes for one in written])),
@@ -137,22 +163,25 @@ def _wording(items: Items, held: Votes, written: Sequence[Written]) -> dict[str,
     n_words = np.array([len(words(one.why)) for one in written], dtype=float)
     target = np.array([one.target for one in written])
     lengths = [len(words(why)) for why in held.explanation or ()]
-    human = [
-        np.mean([n for n, a in zip(lengths, held.annotator, strict=True) if a == who])
-        for who in range(held.n_annotators)
+    # of those who have explained test items
+    ratios = [
+        n_words[target == who].mean()
+        / np.mean([n for n, a in zip(lengths, held.annotator, strict=True) if a == who])
+        for who in np.unique(target)
     ]
-    by_target = [n_words[target == who].mean() for who in range(held.n_annotators)]
     first = [one.why for one in written if one.decoding == 0]
     return {
         "test/copied": float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan"),
         "test/distinct2": distinct(first, 2),
-        "test/length": float(np.mean(np.divide(by_target, human))),
+        "test/human_distinct2": distinct(list(held.explanation or ()), 2),
+        "test/length": float(np.mean(ratios)),
     }
 
 
 def _write(folder: Path, items: Items, written: Sequence[Written], answers: Ints) -> None:
     """Write responses.csv: each response, and whose the judge takes it to be."""
-    names = items.annotator_names or [str(a) for a in range(int(answers.max(initial=0)) + 1)]
+    most = max((one.target for one in written), default=-1)
+    names = items.annotator_names or [str(a) for a in range(max(most, *answers.tolist(), 0) + 1)]
     header = ("item", "target", "decoding", "label", "explanation", "judged")
     rows = [
         (items.name(one.item), names[one.target], one.decoding, one.label, one.why, names[who])

@@ -49,6 +49,7 @@ class Explaining:
                 f"trainer.choose_on={t['choose_on']}: each stage ends with its last weights; "
                 "allowed is last"
             )
+        refuse(c["method"]["module"], items)
         self.device = fitting.device(t)
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.c, self.items, self.votes = c, items, votes
@@ -87,7 +88,8 @@ class Explaining:
             len(b.pairs) for own in self.train for b in own
         ):
             raise ConfigError(
-                f"method.module.pairs={self.module.pairs}: the data have none; allowed is all"
+                f"method.module.pairs={self.module.pairs}: no training item has two such responses "
+                "of two annotators"
             )
 
     def refuse(self, posterior: Posterior | None) -> None:
@@ -121,7 +123,9 @@ class Explaining:
     def _fit(self, curve: Path, t: dict[str, Any]) -> None:
         """Train for one stage."""
         curves = Curves(t["val_every"], t["max_steps"], has_val=bool(self.val))
-        trainer = fitting.trainer(self.c | {"trainer": t}, curve.parent, curves, None)
+        # a logger of its own: the second would begin the first one's file anew
+        place = curve.parent if curve.stem == "metrics" else curve.with_suffix("")
+        trainer = fitting.trainer(self.c | {"trainer": t}, place, curves, None)
         order = torch.Generator().manual_seed(child(self.c["seed"], f"order/{curve.stem}"))
         train = DataLoader(
             ByItem(self.train),
@@ -211,6 +215,26 @@ class Explaining:
                 most=self.module.most_tokens,
                 temperature=self.module.temperature,
             )
+
+
+def refuse(module: dict[str, Any], items: Items) -> None:
+    """Raise ConfigError for keys that the loss does not use, and data that cannot be judged."""
+    found = []
+    if module["loss"] == "listwise" and (module["pairs"], module["weights"]) != ("all", "none"):
+        found.append(
+            f"method.module.pairs={module['pairs']} weights={module['weights']}: listwise has no "
+            "pairs, it sees all responses; allowed is pairs=all weights=none"
+        )
+    if module["who"] == "pooled" and module["preference_steps"]:
+        found.append(
+            "method.module.who=pooled: where nobody is named no response is preferred; allowed is "
+            "token, or preference_steps=0"
+        )
+    held = items.held_out
+    if held is None or not len(held) or held.explanation is None:
+        found.append("dataset: no explanation of a test item; allowed is data that have some")
+    if found:
+        raise ConfigError(*found)
 
 
 class ByItem(Dataset[list[Branch]]):

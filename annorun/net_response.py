@@ -76,6 +76,8 @@ class ResponseLM(nn.Module):
             max_new_tokens=most,
             eos_token_id=end,
             pad_token_id=end,
+            # a model's own, which would be no sampling at this temperature
+            repetition_penalty=1.0,
             **(drawn if temperature else greedy),
         )
         self.train(training)

@@ -102,8 +102,8 @@ ENCODER = {"family": "encoder"}
             "model_size.family=causal: data of kind text want encoder",
         ),
         (
-            {"kind": "explain"},
-            "model_size.family=auto: data of kind explain want no family that exists yet",
+            {"kind": "explain", "network": size("tiny", family="encoder")},
+            "model_size.family=encoder: data of kind explain want causal",
         ),
         (
             {"network": size("mini", family="seq2seq")},

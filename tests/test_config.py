@@ -102,8 +102,11 @@ def test_every_experiment_is_a_multirun_and_each_cell_passes_the_check(
         "sentiment_polarity",
         "omniglot",
         "miniimagenet",
+        "lewidi2025",
+        "varierr",
     ):
         (tmp_path / name).mkdir()
+    (tmp_path / "varierr" / "varierr.json").touch()
     monkeypatch.setenv("ANNORUN_DATA", str(tmp_path))
     names = config.sweeps()
     assert len(names) == len(list(EXPERIMENTS.glob("*.yaml"))) >= 2

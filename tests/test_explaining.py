@@ -1,7 +1,10 @@
 """Runs that learn to write explanations: files, metrics, the cached reference, what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,8 +96,28 @@ def test_pairs_that_the_data_do_not_have_are_refused(
     from annorun.dataset.responses import Responses
 
     monkeypatch.setattr(Responses, "_is_pair", lambda *_: False)
-    with pytest.raises(ConfigError, match="pairs=all: the data have none"):
+    with pytest.raises(ConfigError, match="pairs=all: no training item has two"):
         run(compose(*FEW))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["method.module.loss=listwise", "method.module.pairs=same"], "listwise has no pairs"),
+        (["method.module.who=pooled"], "no response is preferred"),
+    ],
+)
+def test_keys_that_would_do_nothing_are_refused(
+    compose: Compose, words: list[str], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        run(compose(*FEW, *words))
+
+
+def test_each_stage_has_a_log_of_its_own(compose: Compose, tmp_path: Path) -> None:
+    run(compose(*FEW, "logger=csv"))
+    found = sorted(p.parent.name for p in (tmp_path / "runs").rglob("csv/metrics.csv"))
+    assert len(found) == 2
 
 
 def test_half_precision_goes_through_both_stages(compose: Compose) -> None:
@@ -133,7 +156,40 @@ def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
             assert own == found[f"attribution/human_{view}_bag{size}"] > 0.6
     assert found["test/label_acc"] == 1 and found["test/malformed"] == 0
     assert found["test/length"] == pytest.approx(1)
-    assert found["imitation/acc_bag8"] > 0.9 and found["imitation/margin_bag8"] > 0
+    assert found["imitation/acc_bag8"] == found["imitation/human_acc_bag8"] > 0.9
+    assert found["imitation/margin_bag8"] == found["imitation/human_margin_bag8"] > 0
+    assert found["attribution/acc_label_bag1"] == found["attribution/human_label_bag1"] > 0.25
+
+
+def test_bags_are_of_one_decoding_and_more_of_them_say_no_more(tmp_path: Path) -> None:
+    """Three times the same: one response of an item is no evidence for another."""
+    items, votes = generated()
+    once = copies(items)
+    thrice = [one._replace(decoding=d) for one in once for d in range(3)]
+    one, three = (
+        explained_results.judge(tmp_path, items, votes, own, seed=0) for own in (once, thrice)
+    )
+    assert three["attribution/acc_clean_bag1"] == pytest.approx(one["attribution/acc_clean_bag1"])
+    assert three["attribution/acc_clean_bag8"] == pytest.approx(
+        one["attribution/acc_clean_bag8"], abs=0.02
+    )
+
+
+def test_who_has_explained_no_test_item_is_not_judged(tmp_path: Path) -> None:
+    items, votes = generated()
+    held = items.held_out
+    assert held is not None
+    kept = replace(items, held_out=replace(held, **without(held, 3)))
+    found = explained_results.judge(tmp_path, kept, votes, copies(items), seed=0)
+    assert found["test/length"] == pytest.approx(1)
+    assert found["attribution/acc_clean_bag1"] == found["attribution/human_clean_bag1"]
+
+
+def without(votes: Votes, who: int) -> dict[str, Any]:
+    """Return the columns of votes less one annotator's."""
+    kept = votes.annotator != who
+    columns = {name: getattr(votes, name)[kept] for name in ("item", "annotator", "label")}
+    return columns | {"explanation": tuple(compress(votes.explanation or (), kept))}
 
 
 def test_another_annotators_words_are_attributed_to_him(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ an item several labels, each with its own explanation. Paraphrase (LeWiDi 2025):
 one each.
 
 The authors' file has no parts: of its items a tenth are validated on, a tenth tested on, drawn by
-`data_seed`; LeWiDi's files are the parts. No input is in two. The authors' annotators 0 to 3 are
-LeWiDi's Ann1 to Ann4 (by the texts of all 1891 explanations that both have). In LeWiDi's form the
-explanations go with the list of annotators, in which whoever gives several labels is repeated; the
-labels of one annotator come in the same order (by the 150 that tell).
+`data_seed`; LeWiDi's files are the parts. No pair is in two; a context is, of 4 in 50 test items.
+The authors' annotators 0 to 3 are LeWiDi's Ann1 to Ann4 (by the texts of all 1891 explanations that
+both have). In LeWiDi's form the explanations go with the list of annotators, in which whoever gives
+several labels is repeated; the labels of one annotator come in the same order (by the 150 that
+tell).
 
 There is no truth. The explanations of the test items are those of `Items.held_out`.
 """
@@ -27,6 +28,11 @@ from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 
 PARTS = {"train": "train", "dev": "val", "test": "test"}
+# of the authors' entries, and of one response there
+NEEDED = {"id": str, "context": str, "statement": str} | dict.fromkeys(
+    LABELS_2025["VariErrNLI"], list
+)
+RESPONSE = {"annotator": int, "reason": str}
 
 
 class Said(NamedTuple):
@@ -61,11 +67,14 @@ def explained(
     entries = entries_of(file / subset, subset, dict)
     refuse([fault for entry in entries for fault in _faults(entry)])
     said = [one for i, entry in enumerate(entries) for one in _said(i, entry)]
+    # where there is no training part, as of some of LeWiDi's sets, the second trains
+    whole = any(entry.part == "train" for entry in entries)
+    parts_of = PARTS if whole else PARTS | {"dev": "train"}
     return assembled(
         said,
         [text_2025(entry) for entry in entries],
         [f"{entry.part}-{entry.name}" for entry in entries],
-        np.array([PARTS[entry.part] for entry in entries]),
+        np.array([parts_of[entry.part] for entry in entries]),
         LABELS_2025[subset],
         subset == "VariErrNLI",
     )
@@ -126,25 +135,61 @@ def _sizes(n: int) -> tuple[int, int, int]:
 
 def _authors(file: Path) -> tuple[list[str], list[str], list[Said]]:
     """Return names, texts and responses of the authors' JSON lines."""
-    names, texts, said, faults = [], [], [], []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
+    names: list[str] = []
+    texts: list[str] = []
+    said: list[Said] = []
+    faults: list[str] = []
+    # not splitlines: a text may hold what Unicode calls the end of a line
+    for number, line in enumerate(text_of(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
         try:
             entry = json.loads(line)
-            names.append(str(entry["id"]))
-            texts.append(f"{entry['context']}\n{entry['statement']}")
-            for label in LABELS_2025["VariErrNLI"]:
-                for one in entry[label]:
-                    who = f"Ann{int(one['annotator']) + 1}"
-                    said.append(Said(len(names) - 1, who, label, str(one["reason"])))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            faults.append(
-                f"{file}, line {number}: {type(error).__name__} {error}; needed are id, context, "
-                "statement and, by label, annotator and reason"
-            )
-    if not names and not faults:
-        faults.append(f"{file}: holds no item")
+        except json.JSONDecodeError as error:
+            faults.append(f"{where}: not JSON ({error.msg})")
+            continue
+        if found := list(_line_faults(entry)):
+            faults += [f"{where}: {words}" for words in found]
+            continue
+        names.append(entry["id"])
+        texts.append(f"{entry['context']}\n{entry['statement']}")
+        for label in LABELS_2025["VariErrNLI"]:
+            for one in entry[label]:
+                who = f"Ann{one['annotator'] + 1}"
+                said.append(Said(len(names) - 1, who, label, one["reason"]))
+    for kind, own in (("id", names), ("context and statement", texts)):
+        if len(set(own)) < len(own):
+            twice = next(one for one in own if own.count(one) > 1)
+            faults.append(f"{file}: {kind} {twice[:60]!r} is there more than once")
+    if not said and not faults:
+        faults.append(f"{file}: holds no response")
     refuse(faults)
     return names, texts, said
+
+
+def _line_faults(entry: Any) -> Iterator[str]:
+    """Yield what of an authors' entry is missing or of another kind; nothing is coerced."""
+    if not isinstance(entry, dict):
+        yield f"needed is an object with {', '.join(NEEDED)}"
+        return
+    wrong = [key for key, kind in NEEDED.items() if type(entry.get(key)) is not kind]
+    if wrong:
+        yield f"{', '.join(wrong)}: missing or of another kind; needed are texts and lists"
+        return
+    for label in LABELS_2025["VariErrNLI"]:
+        given = []
+        for one in entry[label]:
+            if not isinstance(one, dict) or any(
+                type(one.get(key)) is not kind for key, kind in RESPONSE.items()
+            ):
+                yield f"{label}: needed is an annotator, a number, and a reason, a text"
+            elif one["annotator"] < 0:
+                yield f"{label}: annotator {one['annotator']}; needed is 0 or more"
+            else:
+                given.append(one["annotator"])
+        if len(set(given)) < len(given):
+            yield f"{label}: an annotator is there more than once"
 
 
 def _faults(entry: Entry) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from annorun.dataset.packing import Tree, packed
+from annorun.errors import ConfigError
 from annorun.scores.wording import content_reduced, token_f1
 from annorun.votes import Floats, Ints, Items, Votes
 
@@ -81,10 +82,14 @@ class Responses:
     ):
         assert votes.explanation is not None
         self.items, self.votes, self.tokenizer = items, votes, tokenizer
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("model_size.causal: its tokenizer has no token that ends a text")
         self.end = int(tokenizer.eos_token_id)
-        self.asked = [
-            self._tokens(prompt.format(text=text))[-max_length:] for text in items.inputs["text"]
-        ]
+        # what a text begins with, of models that want it
+        first = tokenizer("a")["input_ids"][:1]
+        begin = first if first == [tokenizer.bos_token_id] else []
+        asked = (self._tokens(prompt.format(text=text)) for text in items.inputs["text"])
+        self.asked = [begin + tokens[-max_length:] for tokens in asked]
         names = items.annotator_names or [str(a) for a in range(votes.n_annotators)]
         own = [f"\n{name}:" if who == "token" else "\nAnswer:" for name in names]
         self.named = [self._tokens(words) for words in own]

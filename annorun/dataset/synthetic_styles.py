@@ -1,6 +1,6 @@
 """Generated pairs of phrases, and annotators with labels, words, reasons and lengths of their own.
 
-    big red fox / big blue fox        Ann2: no because paint differs
+    big red fox / small blue fox        Ann2: no, "paint unlike i think"
 
 A pair shares none to all of three aspects (size, colour, animal); an annotator says yes from a
 number of shared aspects on that is its own, and errs now and then. The explanation names one aspect

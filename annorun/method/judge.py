@@ -16,6 +16,7 @@ C = 10.0
 NGRAMS = (2, 5)
 DIMENSIONS = 100
 MAX_TOKENS = 256
+FEW = 50
 
 
 class Judge:
@@ -33,7 +34,7 @@ class Judge:
         from sklearn.pipeline import make_pipeline
 
         self.n_annotators = n_annotators
-        self.model = make_pipeline(characters(), regression())
+        self.model = make_pipeline(characters(len(texts)), regression())
         self.model.fit(list(texts), author)
 
     def log_probs(self, texts: Sequence[str]) -> Floats:
@@ -56,12 +57,13 @@ def judged_vectors(
     return _whole(model.fit(x, author), others, n_annotators)
 
 
-def characters() -> Any:
-    """Return a TF-IDF of characters that has not seen any text."""
+def characters(n_texts: int) -> Any:
+    """Return a TF-IDF of characters; of many texts, what is in one alone is left out."""
+    min_df = 2 if n_texts > FEW else 1
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
-        analyzer="char", lowercase=False, ngram_range=NGRAMS, sublinear_tf=True, min_df=2
+        analyzer="char", lowercase=False, ngram_range=NGRAMS, sublinear_tf=True, min_df=min_df
     )
 
 
@@ -79,7 +81,7 @@ def latent(
     """Return representations without a network: TF-IDF of characters, its first directions."""
     from sklearn.decomposition import TruncatedSVD
 
-    tfidf = characters()
+    tfidf = characters(len(texts))
     table = tfidf.fit_transform(list(texts))
     size = min(DIMENSIONS, min(table.shape) - 1)
     svd = TruncatedSVD(size, random_state=0).fit(table)

@@ -3,7 +3,7 @@
 Chen et al., CAPO, arXiv 2605.28802: human label variation is a stable signal, weak in one
 annotation and clear in several. Only the abstract is known to us; measures as in
 `annorun.scores.attribution`. Judges and centroids learn from training items; explanations of all
-other items are judged. No input is on both sides.
+other items are judged. No pair is on both sides (one of its two texts is, in up to 8 of 100).
 
 Texts are seen in three views: as written (`raw`), in one form (`clean`: lower case, words alone),
 and with the words of the input held back as well (`reduced`). What is found, by name:
@@ -15,17 +15,19 @@ and with the words of the input held back as well (`reduced`). What is found, by
     centroid/acc_REDUCTION_bagB, centroid/margin_..., centroid/stability_..., centroid/p_...
                              nearest centroid of clean texts' representations: `none`, `centred` by
                              item, `residual` of a ridge regression on the input, `reduced` texts
+    centroid/left_residual   the share of the variance that the input does not explain, out of fold
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
+from typing import Literal
 
 import numpy as np
 
 from annorun.aggregation.majority import majority
 from annorun.errors import ConfigError
-from annorun.kinds import Count, Positive
+from annorun.kinds import Count
 from annorun.method import judge
 from annorun.scores import attribution, hard
 from annorun.scores.wording import content_reduced, words
@@ -40,10 +42,9 @@ def signal(
     rng: np.random.Generator,
     *,
     encoder: str | None = None,
-    pooling: str = "mean",
+    pooling: Literal["first", "mean"] = "mean",
     draws: Count = 250,
     exchanges: Count = 199,
-    penalty: Positive = 1.0,
 ) -> Posterior:
     """Return the vote shares, and how well explanations are told apart.
 
@@ -51,11 +52,11 @@ def signal(
         votes: with an explanation each, outside of the test part.
         items: their inputs, and the test part's votes.
         rng: draws bags and exchanges.
-        encoder: a sentence encoder, as in model_size.encoder; null: characters' TF-IDF alone.
+        encoder: a sentence encoder, as in model_size.encoder (tiny: weights that have learned
+            nothing); null: characters' TF-IDF alone.
         pooling: of its tokens, first or mean.
         draws: bags of each annotator and size.
         exchanges: of the permutation test of stability.
-        penalty: of the ridge regression on the input.
 
     Raises:
         ConfigError: an annotator has no explanation to learn from, or there is none to judge.
@@ -88,16 +89,21 @@ def signal(
             numbers |= _by_bag(f"encoder/acc_{view}", told, bags)
         clean, reduced = states["clean"], states["reduced"]
         asked = judge.embedded(given, encoder, pooling)
+    residual, left = attribution.cross_residual(clean, asked[said.item], said.item, fit)
+    numbers["centroid/left_residual"] = left
     shown = {
         "none": clean,
-        "centred": attribution.item_centred(clean, said.item),
-        "residual": attribution.ridge_residual(clean, asked[said.item], fit, penalty),
+        "centred": attribution.item_centred(clean, said.item, author),
+        "residual": residual,
         "reduced": reduced,
     }
+    halves = int(rng.integers(2**62))
     for name, x in shown.items():
         numbers |= _by_centroid(name, x, author, fit, bags, n)
+        # the same halves and exchanges for all
+        same = np.random.default_rng(halves)
         found = attribution.split_half(
-            x, author, said.item, n_annotators=n, draws=exchanges, rng=rng
+            x, author, said.item, n_annotators=n, draws=exchanges, rng=same
         )
         numbers |= dict(
             zip((f"centroid/stability_{name}", f"centroid/p_{name}"), found, strict=True)
@@ -167,8 +173,9 @@ def _by_centroid(
     for size, (rows, whose) in bags.items():
         if len(rows):
             alike = attribution.cosine(x[~fit][rows].mean(axis=1), np.nan_to_num(means))
-            right = alike.argmax(axis=1) == whose
-            found[f"centroid/acc_{name}_bag{size}"] = float(right.mean())
             away = attribution.margin(alike, whose)
+            # like all, such as a lone response centred: nobody's, and anybody's guess
+            right = (away > 0) + (away == 0) / n_annotators
+            found[f"centroid/acc_{name}_bag{size}"] = float(right.mean())
             found[f"centroid/margin_{name}_bag{size}"] = float(away.mean())
     return found

@@ -25,6 +25,9 @@ import numpy as np
 
 from annorun.votes import Bools, Floats, Ints
 
+# of the regression on the input, in its mean variance
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
+
 
 def drawn_bags(
     author: Ints,  # (n,)
@@ -33,17 +36,22 @@ def drawn_bags(
     draws: int,
     rng: np.random.Generator,
 ) -> tuple[Ints, Ints]:  # (n_bags, size) rows, (n_bags,) authors
-    """Return bags of responses of one annotator each, `draws` of each annotator.
+    """Return bags of responses of one annotator each, `draws` of each annotator; of one, each once.
 
-    Without replacement in a bag; an annotator with fewer responses has none.
+    Without replacement in a bag. There are none where an annotator has fewer responses: bags of all
+    sizes are of the same annotators. Two responses of an annotator to one item may be in one bag.
     """
-    rows, whose = [], []
+    if size == 1:
+        return np.arange(len(author))[:, None], author.copy()
+    rows: list[Ints] = []
+    whose: list[int] = []
+    if np.unique(author, return_counts=True)[1].min(initial=len(author)) < size:
+        return np.empty((0, size), dtype=np.int64), np.empty(0, dtype=np.int64)
     for who in np.unique(author):
         own = np.flatnonzero(author == who)
-        if len(own) >= size:
-            rows += [rng.choice(own, size, replace=False) for _ in range(draws)]
-            whose += [who] * draws
-    return np.array(rows, dtype=np.int64).reshape(-1, size), np.array(whose, dtype=np.int64)
+        rows += [rng.choice(own, size, replace=False) for _ in range(draws)]
+        whose += [who] * draws
+    return np.array(rows), np.array(whose)
 
 
 def bag_answers(
@@ -75,12 +83,28 @@ def label_judge(
 def item_centred(
     x: Floats,  # (n, d)
     item: Ints,  # (n,)
+    author: Ints,  # (n,)
 ) -> Floats:  # (n, d)
-    """Return each response less the mean of its item's responses."""
-    _, place = np.unique(item, return_inverse=True)
+    """Return each response less its item's mean over annotators; a lone annotator's is 0."""
+    pair = np.stack([item, author], axis=1)
+    (items, _), of = (
+        v.T if v.ndim > 1 else v for v in np.unique(pair, axis=0, return_inverse=True)
+    )
+    own = _means(x, of.ravel())
+    _, place = np.unique(items, return_inverse=True)
+    of_item = _means(own, place)
+    centred: Floats = x - of_item[place][of.ravel()]
+    return centred
+
+
+def _means(
+    x: Floats,  # (n, d)
+    place: Ints,  # (n,), each from 0 on
+) -> Floats:  # (number of places, d)
     total = np.zeros((place.max(initial=-1) + 1, x.shape[1]))
     np.add.at(total, place, x)
-    return x - (total / np.bincount(place)[:, None])[place]
+    mean: Floats = total / np.bincount(place)[:, None]
+    return mean
 
 
 def ridge_residual(
@@ -95,6 +119,34 @@ def ridge_residual(
     gram = known.T @ known + penalty * np.eye(given.shape[1])
     residual: Floats = x - mean_x - (given - mean_given) @ np.linalg.solve(gram, known.T @ target)
     return residual
+
+
+def cross_residual(
+    x: Floats,  # (n, d)
+    given: Floats,  # (n, p)
+    item: Ints,  # (n,)
+    fit: Bools,  # (n,)
+) -> tuple[Floats, float]:  # (n, d), ()
+    """Return residuals that no response had a part in, and the share that they leave.
+
+    The responses that are fitted fall into five folds by item: their residuals are those of the
+    regression on the other folds, at the penalty that leaves the least of them. A regression that
+    sees its own residuals would leave less of them than of the judged ones.
+    """
+    fold = np.unique(item, return_inverse=True)[1] % 5
+    scale = ((given[fit] - given[fit].mean(axis=0)) ** 2).sum() / given.shape[1]
+    best, least = x, np.inf
+    for penalty in scale * np.array(PENALTIES):
+        out = ridge_residual(x, given, fit, penalty)
+        for k in range(5):
+            held = fit & (fold == k)
+            if held.any() and (fit & ~held).any():
+                out[held] = ridge_residual(x, given, fit & ~held, penalty)[held]
+        left = float((out[fit] ** 2).sum())
+        if left < least:
+            best, least = out, left
+    total = ((x[fit] - x[fit].mean(axis=0)) ** 2).sum()
+    return best, least / float(total)
 
 
 def centroids(

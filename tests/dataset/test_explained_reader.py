@@ -105,18 +105,58 @@ def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, Any], words: s
         read(lewidi(tmp_path, "VariErrNLI", **changes))
 
 
-@pytest.mark.parametrize("line", ["{", '{"id": 1}', "[]", '{"id": 1, "context": 2}'])
+def changed(**keys: Any) -> str:
+    return json.dumps(entry(99, neutral=[(0, "n")]) | keys)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        '{"id": 1}',
+        "[]",
+        changed(id=1),
+        changed(context=None),
+        changed(neutral={}),
+        changed(neutral=[{"annotator": 0, "reason": None}]),
+        changed(neutral=[{"annotator": 0.9, "reason": "n"}]),
+        changed(neutral=[{"annotator": -1, "reason": "n"}]),
+        changed(neutral=[{"annotator": 0, "reason": "n"}] * 2),
+    ],
+)
 def test_a_line_that_is_no_entry_is_named(authors: Path, line: str) -> None:
     authors.write_text(authors.read_text("utf-8") + "\n" + line, encoding="utf-8")
     with pytest.raises(ConfigError, match="line 21"):
         read(authors)
 
 
+def test_an_item_that_is_there_twice_is_refused(authors: Path) -> None:
+    text = authors.read_text("utf-8")
+    authors.write_text(f"{text}\n{changed(id='i3')}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="id 'i3' is there more than once"):
+        read(authors)
+    authors.write_text(f"{text}\n{changed(context='c3', statement='s3')}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="context and statement"):
+        read(authors)
+
+
+def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(authors: Path) -> None:
+    line = json.dumps(entry(99, neutral=[(0, "a\u2028b")]), ensure_ascii=False)
+    authors.write_text(authors.read_text("utf-8") + f"\n{line}\n\n", encoding="utf-8")
+    assert len(read(authors)[0]) == 21
+
+
+def test_without_a_training_part_the_second_trains(tmp_path: Path) -> None:
+    folder = lewidi(tmp_path, "VariErrNLI") / "VariErrNLI"
+    (folder / "VariErrNLI_train.json").rename(folder / "VariErrNLI_dev.json")
+    assert read(tmp_path)[0].split.tolist() == ["train", "test"]
+
+
 def test_an_empty_file_and_a_file_of_the_other_are_refused(authors: Path) -> None:
     with pytest.raises(ConfigError, match="Paraphrase is read from a folder"):
         read(authors, "Paraphrase")
     authors.write_text("", encoding="utf-8")
-    with pytest.raises(ConfigError, match="no item"):
+    with pytest.raises(ConfigError, match="no response"):
         read(authors)
 
 

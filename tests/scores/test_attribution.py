@@ -8,6 +8,7 @@ from annorun.scores.attribution import (
     bag_answers,
     centroids,
     cosine,
+    cross_residual,
     drawn_bags,
     item_centred,
     label_judge,
@@ -23,13 +24,15 @@ def rng() -> np.random.Generator:
 
 
 def test_bags_are_one_annotators_and_no_row_is_twice_in_one(rng: np.random.Generator) -> None:
-    author = np.array([0, 1, 1, 0, 1, 2])
+    author = np.array([0, 1, 1, 0, 1])
     bags, whose = drawn_bags(author, 2, draws=20, rng=rng)
     assert bags.shape == (40, 2)
     assert (author[bags] == whose[:, None]).all()
     assert (bags[:, 0] != bags[:, 1]).all()
     assert set(whose.tolist()) == {0, 1}
-    assert drawn_bags(author, 4, draws=3, rng=rng)[0].shape == (0, 4)
+    # annotator 1 has three, 0 has two: none at all, or sizes would be of different people
+    assert drawn_bags(author, 3, draws=3, rng=rng)[0].shape == (0, 3)
+    assert drawn_bags(author, 1, draws=3, rng=rng)[0][:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_bag_of_one_is_the_response_and_a_bag_is_their_product() -> None:
@@ -58,10 +61,26 @@ def test_label_judge_by_hand() -> None:
     np.testing.assert_allclose(told, expected / expected.sum(axis=1, keepdims=True))
 
 
-def test_centred_items_have_mean_0_and_who_responds_more_says_no_more() -> None:
-    x = np.array([[1.0], [3.0], [10.0], [20.0], [60.0]])
-    found = item_centred(x, np.array([7, 7, 2, 2, 2]))
-    np.testing.assert_allclose(found[:, 0], [-1, 1, -20, -10, 30])
+def test_centred_items_have_mean_0_and_who_responds_twice_counts_once() -> None:
+    """Item 2: annotator 0 says 10 and 20, mean 15, annotator 1 says 45: the mean is 30."""
+    x = np.array([[1.0], [3.0], [10.0], [20.0], [45.0], [8.0]])
+    item, author = np.array([7, 7, 2, 2, 2, 5]), np.array([0, 1, 0, 0, 1, 0])
+    np.testing.assert_allclose(item_centred(x, item, author)[:, 0], [-1, 1, -20, -10, 15, 0])
+
+
+def test_a_regression_is_not_judged_by_what_it_has_seen(rng: np.random.Generator) -> None:
+    """40 numbers of 50 inputs that say nothing: in sample little is left, out of fold all is."""
+    item = np.repeat(np.arange(60), 3)
+    given, x = rng.normal(size=(60, 40))[item], rng.normal(size=(180, 4))
+    fit = item < 50
+    in_sample = ridge_residual(x, given, fit, 1e-3)
+    residual, left = cross_residual(x, given, item, fit)
+    assert (in_sample[fit] ** 2).sum() < 0.85 * (x[fit] ** 2).sum()
+    assert 0.95 < left < 1.15
+    ratio = (residual[~fit] ** 2).sum() / (x[~fit] ** 2).sum()
+    assert 0.85 < ratio < 1.2
+    told = given @ rng.normal(size=(40, 4)) + 0.1 * x
+    assert cross_residual(told, given, item, fit)[1] < 0.15
 
 
 def test_ridge_is_sklearns_and_an_input_that_says_all_leaves_nothing(
