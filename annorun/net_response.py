@@ -86,10 +86,16 @@ class ResponseLM(nn.Module):
 
 
 def build(network: dict[str, Any], seed: int) -> ResponseLM:
-    """Return a language model in train mode, as `annorun.net.build` would take it."""
+    """Return a language model without dropout, in train mode; see `annorun.net.build`."""
     with net.seeded(seed, "weights"):
         model = ResponseLM(net.causal(network["model"]))
         net.adapt(model, network)
+    # preferences are against a reference without dropout, and start at it
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif hasattr(part, "attention_dropout"):
+            part.attention_dropout = 0.0  # type: ignore[assignment]
     return model.train()
 
 

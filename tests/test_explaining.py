@@ -114,6 +114,15 @@ def test_keys_that_would_do_nothing_are_refused(
         run(compose(*FEW, *words))
 
 
+def test_preference_starts_at_the_reference(compose: Compose, tmp_path: Path) -> None:
+    """Without an anchor the first step's loss is log 2, whatever the first stage has learned."""
+    given = ["method.module.preference_steps=1", "method.module.anchor=0", "trainer.val_every=1"]
+    run(compose(*FEW, *given))
+    (curve,) = (tmp_path / "runs").rglob("preference.csv")
+    (first,) = results.read_csv(curve)
+    assert float(first["train/loss"]) == pytest.approx(np.log(2), abs=1e-6)
+
+
 def test_each_stage_has_a_log_of_its_own(compose: Compose, tmp_path: Path) -> None:
     run(compose(*FEW, "logger=csv"))
     found = sorted(p.parent.name for p in (tmp_path / "runs").rglob("csv/metrics.csv"))
