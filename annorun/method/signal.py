@@ -74,11 +74,7 @@ def signal(
     bags = {b: attribution.drawn_bags(author[~fit], b, draws=draws, rng=rng) for b in SIZES}
     floor = attribution.label_judge(said.label[fit], author[fit], votes.n_classes, n)
     numbers = _by_bag("judge/acc_label", floor[said.label[~fit]], bags)
-    for view, own in texts.items():
-        known = judge.Judge(_some(own, fit), author[fit], n).log_probs(_some(own, ~fit))
-        numbers |= _by_bag(f"judge/acc_{view}", known, bags)
-        f1 = hard.macro_f1(known.argmax(axis=1), author[~fit], n)
-        numbers[f"judge/macro_f1_{view}"] = f1
+    numbers |= _judged(texts, author, fit, bags, n)
     given = [" ".join(words(text)) for text in items.inputs["text"]]
     if encoder is None:
         clean, reduced, asked = _latent(texts, given, fit)
@@ -109,6 +105,23 @@ def signal(
             zip((f"centroid/stability_{name}", f"centroid/p_{name}"), found, strict=True)
         )
     return replace(majority(votes), numbers=numbers)
+
+
+def _judged(
+    texts: dict[str, list[str]],
+    author: Ints,
+    fit: Bools,
+    bags: dict[int, tuple[Ints, Ints]],
+    n_annotators: int,
+) -> dict[str, float]:
+    """Return what judges on characters make of each view."""
+    found: dict[str, float] = {}
+    for view, own in texts.items():
+        known = judge.Judge(_some(own, fit), author[fit], n_annotators).log_probs(_some(own, ~fit))
+        found |= _by_bag(f"judge/acc_{view}", known, bags)
+        f1 = hard.macro_f1(known.argmax(axis=1), author[~fit], n_annotators)
+        found[f"judge/macro_f1_{view}"] = f1
+    return found
 
 
 def _responses(votes: Votes, items: Items) -> Votes:
