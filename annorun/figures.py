@@ -185,6 +185,7 @@ def lines(spec: Spec, keys: Sequence[str], cells: dict[str, list[Cell]]) -> Figu
             axis.set_title(f"{WORDS.get(spec.panels, spec.panels)} {value}", fontsize=9)
         if spec.x == "bag":
             axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
     for axis in grid[len(panels) :]:
         axis.remove()
     _legend(picture, list(grid))
