@@ -104,6 +104,9 @@ def hub_rows(hub: str | None, source: Source) -> list[list[Row]]:
     name = str(hub)
     config, revision = source.config, source.revision
     try:
+        if not name:
+            # as a folder it is the one that the command runs in, with all that lies there
+            raise ValueError("it is empty")
         if (folder := Path(name).expanduser()).is_dir():
             # a plain folder knows no configurations; it may have a folder for each
             if config and config not in datasets.get_dataset_config_names(str(folder)):
