@@ -16,18 +16,19 @@ written to items that the target has explained; a bag is of one decoding.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from annorun import results
 from annorun.method.judge import Judge, latent
 from annorun.scores import attribution, hard
-from annorun.scores.wording import content_reduced, copied, distinct, words
+from annorun.scores.wording import copied, distinct, viewed, words
 from annorun.seeds import rng
 from annorun.votes import Floats, Ints, Items, Votes
 
 SIZES = (1, 8)
+View = Literal["clean", "reduced"]
 DRAWS = 250
 
 
@@ -64,9 +65,10 @@ def judge(
     whys = [one.why for one in judged]
     found: dict[str, float] = {}
     answers = np.empty(0, dtype=np.int64)
-    for view in ("clean", "reduced"):
+    views: tuple[View, ...] = ("clean", "reduced")
+    for view in views:
         own = Judge(_viewed(train, items, view), train.annotator, votes.n_annotators)
-        told = own.log_probs(_shown(whys, item, items, view))
+        told = own.log_probs(viewed(whys, _given(items, item), view))
         human = own.log_probs(_viewed(held, items, view))
         found |= _by_bag(f"attribution/acc_{view}", told, apart, seed)
         found |= _by_bag(f"attribution/human_{view}", human, held.annotator, seed)
@@ -76,7 +78,7 @@ def judge(
             found["attribution/macro_f1_clean"] = f1
     train_place, own_place, human_place = latent(
         _viewed(train, items, "clean"),
-        [_shown(whys, item, items, "clean"), _viewed(held, items, "clean")],
+        [viewed(whys, _given(items, item), "clean"), _viewed(held, items, "clean")],
     )
     means = attribution.centroids(train_place, train.annotator, train.n_annotators)
     found |= _imitation("", means, own_place, apart, seed)
@@ -87,16 +89,13 @@ def judge(
     return found
 
 
-def _viewed(votes: Votes, items: Items, view: str) -> list[str]:
-    return _shown(list(votes.explanation or ()), votes.item, items, view)
+def _viewed(votes: Votes, items: Items, view: View) -> list[str]:
+    return viewed(list(votes.explanation or ()), _given(items, votes.item), view)
 
 
-def _shown(whys: Sequence[str], item: Ints, items: Items, view: str) -> list[str]:
-    """Return texts in one form, or with the input's words held back."""
-    if view == "clean":
-        return [" ".join(words(why)) for why in whys]
-    given = items.inputs["text"]
-    return [content_reduced(why, given[i]) for why, i in zip(whys, item, strict=True)]
+def _given(items: Items, item: Ints) -> list[str]:
+    """Return the input of each response."""
+    return [items.inputs["text"][i] for i in item]
 
 
 def _by_bag(name: str, log_probs: Floats, author: Ints, seed: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from annorun import explained_results, fitting, net, results
 from annorun.check_network import family
@@ -106,9 +106,9 @@ class Explaining:
         self._fit(folder / "metrics.csv", self.c["trainer"])
         metrics: dict[str, float] = {}
         if module.preference_steps:
+            module.paired = True
             if module.kind != "simpo":
                 module.reference = self.reference()
-            module.paired = True
             steps = {"max_steps": module.preference_steps, "lr": module.preference_lr}
             self._fit(folder / "preference.csv", self.c["trainer"] | steps)
             pairs = [b.pairs for own in self.train for b in own if len(b.pairs)]
@@ -127,14 +127,16 @@ class Explaining:
         place = curve.parent if curve.stem == "metrics" else curve.with_suffix("")
         trainer = fitting.trainer(self.c | {"trainer": t}, place, curves, None)
         order = torch.Generator().manual_seed(child(self.c["seed"], f"order/{curve.stem}"))
-        train = DataLoader(
-            ByItem(self.train),
-            t["batch_size"],
-            shuffle=True,
-            generator=order,
-            collate_fn=self.batch,
+        train, val = (
+            DataLoader[list[Branch]](
+                own,  # type: ignore[arg-type]
+                t["batch_size"],
+                shuffle=drawn,
+                generator=order if drawn else None,
+                collate_fn=self.batch,
+            )
+            for own, drawn in ((self.train, True), (self.val, False))
         )
-        val = DataLoader(ByItem(self.val), t["batch_size"], collate_fn=self.batch)
         with fitting.quiet(), bar(t["max_steps"]) as curves.show:
             trainer.fit(self.module, train, val if self.val else None)
             if curves.unrecorded and self.val:
@@ -158,7 +160,6 @@ class Explaining:
     def reference(self) -> Tensor:  # (n_scored,)
         """Return what the frozen first stage gives each response, from the cache or anew."""
         module = self.module
-        module.paired = True
         every = [self.batch([own]) for own in (*self.train, *self.val)]
         # in the precision that stage 2 will compute in: its first loss is log 2
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -171,7 +172,7 @@ class Explaining:
         for batch in every:
             for name in ("tokens", "position", "sees", "row", "place", "response", "number"):
                 digest.update(batch[name].numpy().tobytes())
-        cache = Path(os.environ.get("ANNORUN_CACHE") or "~/.cache/annorun").expanduser()
+        cache = fitting.cache_folder()
         path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
         if path.is_file():
             return load_file(path)["scores"]
@@ -235,16 +236,3 @@ def refuse(module: dict[str, Any], items: Items) -> None:
         found.append("dataset: no explanation of a test item; allowed is data that have some")
     if found:
         raise ConfigError(*found)
-
-
-class ByItem(Dataset[list[Branch]]):
-    """The branches of each item."""
-
-    def __init__(self, own: list[list[Branch]]):
-        self.own = own
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def __getitem__(self, index: int) -> list[Branch]:
-        return self.own[index]

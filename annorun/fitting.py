@@ -1,6 +1,7 @@
 """What every training has of Lightning: device, trainer, checkpoint of the best weights, logger."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,11 @@ def trainer(
         enable_model_summary=False,
         inference_mode=inference_mode,
     )
+
+
+def cache_folder() -> Path:
+    """Return where what was learned is kept for other runs."""
+    return Path(os.environ.get("ANNORUN_CACHE") or "~/.cache/annorun").expanduser()
 
 
 @contextmanager

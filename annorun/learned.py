@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from annorun import results
+from annorun import fitting, results
 from annorun.episodes import Episodes
 from annorun.method.episodic import Episodic
 
@@ -47,8 +47,10 @@ def place(c: dict[str, Any], module: Episodic, episodes: Episodes) -> Path | Non
     # a plugin's classes stand in files of its own
     own = {inspect.getfile(k) for k in type(module).__mro__ if not _known(k.__module__)}
     parts = [results.identity(asked), CODE, _digest(sorted(map(Path, own))), torch.__version__]
-    cache = Path(os.environ.get("ANNORUN_CACHE") or "~/.cache/annorun").expanduser()
-    return cache / f"meta-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.safetensors"
+    return (
+        fitting.cache_folder()
+        / f"meta-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.safetensors"
+    )
 
 
 def _known(module: str) -> bool:

@@ -30,7 +30,7 @@ from annorun.errors import ConfigError
 from annorun.kinds import Count
 from annorun.method import judge
 from annorun.scores import attribution, hard
-from annorun.scores.wording import content_reduced, words
+from annorun.scores.wording import viewed
 from annorun.votes import Bools, Floats, Ints, Items, Posterior, Votes
 
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -70,12 +70,12 @@ def signal(
             "dataset: attribution wants two annotators or more who all explain training items, "
             "and explanations of other items"
         )
-    texts = {name: _viewed(said, items, name) for name in ("raw", "clean", "reduced")}
+    texts = _views(said, items)
     bags = {b: attribution.drawn_bags(author[~fit], b, draws=draws, rng=rng) for b in SIZES}
     floor = attribution.label_judge(said.label[fit], author[fit], votes.n_classes, n)
     numbers = _by_bag("judge/acc_label", floor[said.label[~fit]], bags)
     numbers |= _judged(texts, author, fit, bags, n)
-    given = [" ".join(words(text)) for text in items.inputs["text"]]
+    given = viewed(items.inputs["text"], items.inputs["text"], "clean")
     if encoder is None:
         clean, reduced, asked = _latent(texts, given, fit)
     else:
@@ -138,15 +138,11 @@ def _responses(votes: Votes, items: Items) -> Votes:
     )
 
 
-def _viewed(said: Votes, items: Items, view: str) -> list[str]:
-    """Return the explanations in one of the three views."""
-    whys = list(said.explanation or ())
-    if view == "raw":
-        return whys
-    if view == "clean":
-        return [" ".join(words(why)) for why in whys]
-    given = items.inputs["text"]
-    return [content_reduced(why, given[i]) for why, i in zip(whys, said.item, strict=True)]
+def _views(said: Votes, items: Items) -> dict[str, list[str]]:
+    """Return the explanations in each of the three views."""
+    whys, given = list(said.explanation or ()), [items.inputs["text"][i] for i in said.item]
+    clean, reduced = viewed(whys, given, "clean"), viewed(whys, given, "reduced")
+    return {"raw": whys, "clean": clean, "reduced": reduced}
 
 
 def _some(texts: Sequence[str], which: Bools) -> list[str]:

@@ -12,6 +12,8 @@ Example:
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
 
 # letters of any script; digits, punctuation and blanks part words
 WORD = re.compile(r"[^\W\d_]+")
@@ -27,6 +29,17 @@ def content_reduced(text: str, given: str) -> str:
     """Return the words, those of the input each replaced by `_`."""
     known = set(words(given))
     return " ".join(HELD if word in known else word for word in words(text))
+
+
+def viewed(
+    texts: Sequence[str],
+    given: Sequence[str],
+    view: Literal["clean", "reduced"],
+) -> list[str]:
+    """Return texts in one form, or with the words of the input of each held back."""
+    if view == "clean":
+        return [" ".join(words(text)) for text in texts]
+    return [content_reduced(text, own) for text, own in zip(texts, given, strict=True)]
 
 
 def token_f1(one: str, other: str) -> float:
