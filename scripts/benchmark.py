@@ -6,6 +6,7 @@
     python scripts/benchmark.py realm --device cuda             see benchmark_realm.py
     python scripts/benchmark.py meta_em                         see benchmark_meta_em.py
     python scripts/benchmark.py seedbert                        see benchmark_seedbert.py
+    python scripts/benchmark.py capo                        see benchmark_capo.py
     python scripts/benchmark.py realm --measured                also a file, to be committed
 
 An aggregator's figure, one process each: seconds of the fit alone on one thread, peak memory of
@@ -42,7 +43,7 @@ from annorun.errors import ConfigError
 from annorun.votes import Ints, Votes, hard_labels
 
 # a file benchmark_NAME.py each
-STEPS = ("realm", "meta_em", "seedbert")
+STEPS = ("realm", "meta_em", "seedbert", "capo")
 OURS = ("majority", "wawa", "one_coin", "dawid_skene", "bcc", "glad", "mace", "nutmeg")
 # votes beyond which a tool is not run
 PEERS = {"crowdkit_majority": 1e7, "crowdkit_one_coin": 1e6, "crowdkit_dawid_skene": 1e6}
