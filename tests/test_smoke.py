@@ -11,12 +11,13 @@ from annorun import config, results
 
 SWEEPS = config.sweeps()
 # texts of annotators with groups: none is embedded
-REAL = [name for name in SWEEPS if name.startswith(("nutmeg_downstream", "nutmeg_hs_brexit"))]
+TABLES = ("nutmeg_downstream", "nutmeg_hs_brexit", "seedbert_table1")
+REAL = [name for name in SWEEPS if name.startswith(TABLES)]
 
 
 def test_smoke_sees_every_sweep() -> None:
     assert len(SWEEPS) >= 25
-    assert len(REAL) == 4
+    assert len(REAL) == 5
     assert {"realm_table1", "synthetic_qa", "digits", "labelme", "nutmeg_baselines"} <= set(SWEEPS)
 
 
