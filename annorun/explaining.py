@@ -1,8 +1,9 @@
 """Learning to write explanations and judging what is written: the part of a run that needs torch.
 
-Two stages of one network (`annorun.method.capo`). Between them every response is scored once by the
-frozen first stage; these scores are kept in the cache under a hash of its weights and of the
-tokens, and stage 2 has no second model in memory.
+Two stages of one network (`annorun.method.capo`). The first is kept in the cache
+(`annorun.learned`): preferences that differ, and none, begin with the same. Between the two every
+response is scored once by the frozen first stage; these scores are kept under a hash of its weights
+and of the tokens, and stage 2 has no second model in memory.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from annorun import explained_results, fitting, net, results
+from annorun import explained_results, fitting, learned, net, results
 from annorun.check_network import family
 from annorun.curves import Curves
 from annorun.dataset.encode import MAX_TOKENS
@@ -33,6 +34,10 @@ from annorun.votes import Items, Posterior, Votes
 
 # prompts written to at once
 AT_ONCE = 64
+# what of a batch tells a response's score
+SCORED = ("tokens", "position", "sees", "row", "place", "token", "response", "number")
+# bytes of a first stage that is kept: adapters, or a small network
+MOST = 2**28
 
 
 class Explaining:
@@ -103,7 +108,7 @@ class Explaining:
     def explain(self, folder: Path) -> dict[str, float]:
         """Learn in both stages, write to the test items, judge it; write the run's files."""
         module = self.module
-        self._fit(folder / "metrics.csv", self.c["trainer"])
+        self._first_stage(folder)
         metrics: dict[str, float] = {}
         if module.preference_steps:
             module.paired = True
@@ -119,6 +124,19 @@ class Explaining:
         return metrics | explained_results.judge(
             folder, self.items, self.votes, written, seed=self.c["seed"]
         )
+
+    def _first_stage(self, folder: Path) -> None:
+        """Take what is kept, or learn and keep it."""
+        c = self.c
+        depends = (c["trainer"], c["seed"], learned.code(self.module))
+        path = fitting.cache_folder() / f"stage1-{self._hash(repr(depends))}.safetensors"
+        if learned.load(path, self.module, folder):
+            self.steps += c["trainer"]["max_steps"]
+            return
+        self._fit(folder / "metrics.csv", c["trainer"])
+        found = learned.state(self.module)
+        if sum(value.nbytes for value in found.values()) <= MOST:
+            learned.keep(path, found, folder / "metrics.csv")
 
     def _fit(self, curve: Path, t: dict[str, Any]) -> None:
         """Train for one stage."""
@@ -160,26 +178,18 @@ class Explaining:
     def reference(self) -> Tensor:  # (n_scored,)
         """Return what the frozen first stage gives each response, from the cache or anew."""
         module = self.module
-        every = [self.batch([own]) for own in (*self.train, *self.val)]
         # in the precision that stage 2 will compute in: its first loss is log 2
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         kind = half.get(self.c["trainer"]["precision"])
-        digest = hashlib.sha256(str(kind).encode())
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(
-                name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            )
-        for batch in every:
-            for name in ("tokens", "position", "sees", "row", "place", "response", "number"):
-                digest.update(batch[name].numpy().tobytes())
         cache = fitting.cache_folder()
-        path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
+        path = cache / f"reference-{self._hash(str(kind))}.safetensors"
         if path.is_file():
             return load_file(path)["scores"]
         scores = torch.full((self.data.n_scored,), torch.nan)
         training = module.training
         module.eval().to(self.place)
-        for batch in every:
+        for own in (*self.train, *self.val):
+            batch = self.batch([own])
             moved = {name: value.to(self.place) for name, value in batch.items()}
             with torch.autocast(self.place, kind, enabled=kind is not None):
                 scores[batch["number"]] = module.scores(moved)[0].float().cpu()
@@ -189,6 +199,18 @@ class Explaining:
             save_file({"scores": scores}, part.name)
         os.replace(part.name, path)
         return scores
+
+    def _hash(self, depends: str) -> str:
+        """Return a hash of the network's weights, of what is scored in this stage, and of more."""
+        digest = hashlib.sha256(depends.encode())
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
+        for own in (*self.train, *self.val):
+            batch = self.batch([own])
+            for name in SCORED:
+                digest.update(batch[name].numpy().data)
+        return digest.hexdigest()[:16]
 
     def write(self) -> list[Written]:
         """Return what each annotator would say of each test item, by decoding."""

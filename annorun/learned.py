@@ -1,8 +1,9 @@
-"""What was learned from training tasks, kept in the cache: one file of weights, one of curves.
+"""What was learned, kept in the cache for other runs: one file of weights, one of curves.
 
-A file's name is a hash of everything that training depends on: data, tasks, annotators, network,
-trainer, seeds, our own code and torch. Methods that differ only in how they answer, and target
-pools, share one network. `mode=force` runs again with the network that is there.
+Networks that learned from training tasks: methods that differ only in how they answer, and target
+pools, share one. The first stage of CAPO: what is preferred, how and for how long, shares one. A
+file's name is a hash of everything that training depends on: data, tasks, annotators, network,
+trainer, seeds, our own code and torch. `mode=force` runs again with the weights that are there.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from annorun import fitting, results
 from annorun.episodes import Episodes
@@ -44,26 +45,34 @@ def place(c: dict[str, Any], module: Episodic, episodes: Episodes) -> Path | Non
     pool = {k: v for k, v in c["annotator_dist"].items() if k not in TARGET}
     method = {"module": learner, "episodes": tasks, "aggregator": None}
     asked = {**c, "method": method, "annotator_dist": pool if episodes.pseudo else {}}
-    # a plugin's classes stand in files of its own
-    own = {inspect.getfile(k) for k in type(module).__mro__ if not _known(k.__module__)}
-    parts = [results.identity(asked), CODE, _digest(sorted(map(Path, own))), torch.__version__]
+    parts = [results.identity(asked), *code(module)]
     return (
         fitting.cache_folder()
         / f"meta-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.safetensors"
     )
 
 
+def code(module: nn.Module) -> list[str]:
+    """Return hashes of our code and of the module's own, and the version of torch."""
+    # a plugin's classes stand in files of its own
+    own = {inspect.getfile(k) for k in type(module).__mro__ if not _known(k.__module__)}
+    return [CODE, _digest(sorted(map(Path, own))), torch.__version__]
+
+
 def _known(module: str) -> bool:
     return module.split(".")[0] in ("annorun", "torch", "lightning", "builtins", "abc")
 
 
-def load(path: Path, module: Episodic, folder: Path) -> bool:
+def load(path: Path, module: nn.Module, folder: Path) -> bool:
     """Put what is kept into the module and its curves into the folder; False if it is not there."""
     curves = path.with_suffix(".csv")
     if not (path.is_file() and curves.is_file()):
         return False
     try:
-        module.load_state_dict(load_file(path))
+        weights = load_file(path)
+        if weights.keys() != state(module).keys():
+            return False
+        module.load_state_dict(weights, strict=False)
     except (SafetensorError, RuntimeError):
         # a broken file: it is made anew
         return False
@@ -71,11 +80,17 @@ def load(path: Path, module: Episodic, folder: Path) -> bool:
     return True
 
 
-def keep(path: Path, state: dict[str, Tensor], curves: Path) -> None:
+def state(module: nn.Module) -> dict[str, Tensor]:
+    """Return what can have changed in training: buffers, and parameters that learn."""
+    still = {name for name, p in module.named_parameters() if not p.requires_grad}
+    return {k: v for k, v in module.state_dict().items() if k not in still}
+
+
+def keep(path: Path, weights: dict[str, Tensor], curves: Path) -> None:
     """Write both, so that another process finds whole files; the weights last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
         shutil.copyfile(curves, f"{aside}/curves")
-        save_file({k: v.contiguous() for k, v in state.items()}, f"{aside}/weights")
+        save_file({k: v.contiguous() for k, v in weights.items()}, f"{aside}/weights")
         os.replace(f"{aside}/curves", path.with_suffix(".csv"))
         os.replace(f"{aside}/weights", path)
