@@ -32,6 +32,8 @@ from annorun.seeds import child
 from annorun.show import bar
 from annorun.votes import Items, Posterior, Votes
 
+# an item and an annotator
+Pair = tuple[int, int]
 # prompts written to at once
 AT_ONCE = 64
 # what of a batch tells a response's score
@@ -215,29 +217,46 @@ class Explaining:
     def write(self) -> list[Written]:
         """Return what each annotator would say of each test item, by decoding."""
         self.module.to(self.place)
-        test = np.flatnonzero(self.items.split == "test").tolist()
-        asked = [(i, a) for i in test for a in range(self.votes.n_annotators)]
-        # inputs of like length together: the least padding
-        asked.sort(key=lambda pair: len(self.data.prompt(*pair)))
+        asked = {pair: self.data.prompt(*pair) for pair in to_answer(self.items, self.votes)}
         written = []
-        for decoding in range(self.module.decodings):
-            with torch.random.fork_rng():
-                torch.manual_seed(child(self.c["seed"], f"decoding/{decoding}"))
-                for pair, tokens in zip(asked, self._tokens(asked), strict=True):
-                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-                    label, _, why = text.partition(BAR)
-                    written.append(Written(*pair, decoding, label.strip(), why.strip()))
+        for pair, decoding, text in texts(self.module, self.tokenizer, asked, self.c["seed"]):
+            label, _, why = text.partition(BAR)
+            written.append(Written(*pair, decoding, label.strip(), why.strip()))
         return sorted(written)
 
-    def _tokens(self, asked: list[tuple[int, int]]) -> Iterator[list[int]]:
-        for first in range(0, len(asked), AT_ONCE):
-            prompts = [self.data.prompt(*pair) for pair in asked[first : first + AT_ONCE]]
-            yield from self.module.net.write(
-                prompts,
-                end=self.data.end,
-                most=self.module.most_tokens,
-                temperature=self.module.temperature,
-            )
+
+def to_answer(items: Items, votes: Votes) -> list[Pair]:
+    """Return each annotator on each test item."""
+    test = np.flatnonzero(items.split == "test").tolist()
+    return [(i, a) for i in test for a in range(votes.n_annotators)]
+
+
+def texts(
+    module: Any, tokenizer: Any, asked: dict[Pair, list[int]], seed: int
+) -> Iterator[tuple[Pair, int, str]]:
+    """Yield what is written to each prompt, in each of the module's decodings.
+
+    Args:
+        module: with `net`, `decodings`, `most_tokens`, `temperature`.
+        tokenizer: its end of a text ends a response.
+        asked: tokens of each prompt.
+        seed: draws what is sampled; a decoding has a child of its own.
+    """
+    # those of like length together: the least padding
+    pairs = sorted(asked, key=lambda pair: len(asked[pair]))
+    for decoding in range(module.decodings):
+        with torch.random.fork_rng():
+            torch.manual_seed(child(seed, f"decoding/{decoding}"))
+            for first in range(0, len(pairs), AT_ONCE):
+                some = pairs[first : first + AT_ONCE]
+                tokens = module.net.write(
+                    [asked[pair] for pair in some],
+                    end=tokenizer.eos_token_id,
+                    most=module.most_tokens,
+                    temperature=module.temperature,
+                )
+                for pair, own in zip(some, tokens, strict=True):
+                    yield pair, decoding, tokenizer.decode(own, skip_special_tokens=True)
 
 
 def refuse(module: dict[str, Any], items: Items) -> None:
@@ -253,8 +272,14 @@ def refuse(module: dict[str, Any], items: Items) -> None:
             "method.module.who=pooled: where nobody is named no response is preferred; allowed is "
             "token, or preference_steps=0"
         )
-    held = items.held_out
-    if held is None or not len(held) or held.explanation is None:
-        found.append("dataset: no explanation of a test item; allowed is data that have some")
+    found += unjudged(items)
     if found:
         raise ConfigError(*found)
+
+
+def unjudged(items: Items) -> list[str]:
+    """Return what hinders what is written from being judged."""
+    held = items.held_out
+    if held is None or not len(held) or held.explanation is None:
+        return ["dataset: no explanation of a test item; allowed is data that have some"]
+    return []

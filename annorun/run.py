@@ -165,6 +165,10 @@ def training(c: dict[str, Any], crowd: Crowd) -> Any:
                 f"method={c['choices']['method']}: {name} writes no explanations; allowed is "
                 "model_size=none, or a method that does, such as capo"
             )
+        if not getattr(method, "learns", True):
+            from annorun.prompting import Prompting
+
+            return Prompting(c, crowd.items, crowd.votes, build)
         from annorun.explaining import Explaining
 
         return Explaining(c, crowd.items, crowd.votes, build)

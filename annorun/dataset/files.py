@@ -2,8 +2,11 @@
 
 import csv
 import io
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from annorun.errors import ConfigError
 
@@ -49,3 +52,19 @@ def refuse(faults: Sequence[str]) -> None:
     if faults:
         more = len(faults) - SHOWN
         raise ConfigError(*faults[:SHOWN], *([f"and {more} more"] if more > 0 else []))
+
+
+def mapping_of(file: Path) -> dict[str, Any]:
+    """Return what the file holds; a comma before a closing bracket is forgiven."""
+    text = text_of(file)
+    try:
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            # the organisers' metadata has such commas; no text of theirs that has been seen does
+            found = json.loads(re.sub(r",(\s*[}\]])", r"\1", text))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"{file}: needed is one object, name -> entry, that is not empty")
+    return found

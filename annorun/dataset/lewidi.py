@@ -18,14 +18,13 @@ its labels are those of `annotations`; the explanations are not read.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from annorun.dataset.files import refuse, text_of
+from annorun.dataset.files import mapping_of, refuse
 from annorun.dataset.popquorn import AGES
 from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
@@ -173,7 +172,7 @@ def entries_of(folder: Path, subset: str, kind: type) -> list[Entry]:
     entries = [
         Entry(split, str(name), f"{files[split]}, item {name}", said)
         for split in there
-        for name, said in _json(files[split]).items()
+        for name, said in mapping_of(files[split]).items()
     ]
     kinds = {"text": kind, "annotators": str, "annotations": kind}
     refuse([fault for entry in entries for fault in _faults(entry, kinds)])
@@ -200,22 +199,6 @@ def _faults(entry: Entry, kinds: dict[str, type]) -> Iterator[str]:
 def _brief(value: Any) -> str:
     """Return the value as JSON, cut."""
     return json.dumps(value, ensure_ascii=False)[:60]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return what the file holds; a comma before a closing bracket is forgiven."""
-    text = text_of(file)
-    try:
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            # the organisers' metadata has such commas; no text of theirs that has been seen does
-            found = json.loads(re.sub(r",(\s*[}\]])", r"\1", text))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
-    if not isinstance(found, dict) or not found:
-        raise ConfigError(f"{file}: needed is one object, name -> entry, that is not empty")
-    return found
 
 
 def _votes_2023(entry: Entry, subset: str) -> list[tuple[str, str]]:
@@ -266,7 +249,7 @@ def _metadata(file: Path, attribute: str) -> dict[str, str]:
     """Return one attribute of every annotator who told it, by name."""
     if not file.is_file():
         raise ConfigError(f"dataset.path: there is no {file}; it comes with the data")
-    told = _json(file)
+    told = mapping_of(file)
     for who, facts in told.items():
         if not isinstance(facts, dict):
             raise ConfigError(f"{file}, annotator {who}: {_brief(facts)}; needed is a mapping")
