@@ -11,10 +11,14 @@ written to items that the target has explained; a bag is of one decoding.
     imitation/acc_bagB, imitation/margin_bagB   nearest centroid of the humans'; human_..
     test/label_acc              the label is one that the target gave
     test/malformed              no label, or none that there is
+    test/rouge_l                with the target's own of the item; human_..: of the others' with it
     test/copied, test/distinct2, test/length    words of the input; bigrams; against the target's
+    reasoning/jsd               of kinds (`annorun.scores.reasoning`), nats, to the target's own of
+                                test items, mean over targets; human_..: of his training items;
+                                others_..: of the others' of test items
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,7 +26,7 @@ import numpy as np
 
 from annorun import results
 from annorun.method.judge import Judge, latent
-from annorun.scores import attribution, hard
+from annorun.scores import attribution, hard, reasoning, soft
 from annorun.scores.wording import copied, distinct, viewed, words
 from annorun.seeds import rng
 from annorun.votes import Floats, Ints, Items, Votes
@@ -85,6 +89,7 @@ def judge(
     found |= _imitation("human_", means, human_place, held.annotator, seed)
     found |= _by_label(train, held, items, judged)
     found |= _labels(items, held, judged) | _wording(items, held, judged)
+    found |= _overlap(held, judged) | _reasoning(train, held, judged)
     _write(folder, items, judged, answers)
     return found
 
@@ -175,6 +180,60 @@ def _wording(items: Items, held: Votes, written: Sequence[Written]) -> dict[str,
         "test/human_distinct2": distinct(list(held.explanation or ()), 2),
         "test/length": float(np.mean(ratios)),
     }
+
+
+def _overlap(held: Votes, written: Sequence[Written]) -> dict[str, float]:
+    """Return ROUGE-L with the target's own explanations of the item, the best of several."""
+    own: dict[tuple[int, int], list[str]] = {}
+    said = list(
+        zip(held.item.tolist(), held.annotator.tolist(), held.explanation or (), strict=True)
+    )
+    for item, who, why in said:
+        own.setdefault((item, who), []).append(why)
+    ours = [(one.why, own[one.item, one.target]) for one in written]
+    others = [
+        (why, own[item, target])
+        for item, who, why in said
+        for target in range(held.n_annotators)
+        if target != who and (item, target) in own
+    ]
+    found = {"test/rouge_l": _rouge_l(ours)}
+    return found | ({"test/human_rouge_l": _rouge_l(others)} if others else {})
+
+
+def _rouge_l(pairs: Sequence[tuple[str, Sequence[str]]]) -> float:
+    """Return the mean F of texts against the best of their references."""
+    from torchmetrics.functional.text import rouge_score
+
+    preds, target = zip(*pairs, strict=True)
+    found = rouge_score(list(preds), list(target), accumulate="best", rouge_keys="rougeL")
+    return float(found["rougeL_fmeasure"])
+
+
+def _reasoning(train: Votes, held: Votes, written: Sequence[Written]) -> dict[str, float]:
+    """Return how far the kinds of explanations are from the target's own of test items."""
+
+    def of(votes: Votes, who: int, apart: bool = False) -> list[str]:
+        said = zip(votes.annotator.tolist(), votes.explanation or (), strict=True)
+        return [why for a, why in said if (a == who) != apart]
+
+    asked = sorted({one.target for one in written})
+    ways: dict[str, Callable[[int], list[str]]] = {
+        "reasoning/jsd": lambda who: [one.why for one in written if one.target == who],
+        "reasoning/human_jsd": lambda who: of(train, who),
+        "reasoning/others_jsd": lambda who: of(held, who, apart=True),
+    }
+    found = {}
+    for name, texts in ways.items():
+        both = [(texts(who), of(held, who)) for who in asked]
+        far = [
+            soft.jsd(reasoning.shares(said)[None], reasoning.shares(own)[None])[0]
+            for said, own in both
+            if said
+        ]
+        if far:
+            found[name] = float(np.mean(far))
+    return found
 
 
 def _write(folder: Path, items: Items, written: Sequence[Written], answers: Ints) -> None:

@@ -196,6 +196,10 @@ def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
             assert own == found[f"attribution/human_{view}_bag{size}"] > 0.6
     assert found["test/label_acc"] == 1 and found["test/malformed"] == 0
     assert found["test/length"] == pytest.approx(1)
+    assert found["test/rouge_l"] == pytest.approx(1) and 0 < found["test/human_rouge_l"] < 0.9
+    assert (
+        found["reasoning/jsd"] == 0 < found["reasoning/human_jsd"] < found["reasoning/others_jsd"]
+    )
     assert found["imitation/acc_bag8"] == found["imitation/human_acc_bag8"] > 0.9
     assert found["imitation/margin_bag8"] == found["imitation/human_margin_bag8"] > 0
     assert found["attribution/acc_label_bag1"] == found["attribution/human_label_bag1"] > 0.25
@@ -239,6 +243,25 @@ def test_another_annotators_words_are_attributed_to_him(tmp_path: Path) -> None:
     assert found["attribution/acc_clean_bag8"] < 0.1
     assert found["imitation/margin_bag8"] < 0
     assert found["test/label_acc"] < 0.9
+    # each is written to the item that it was said of, by another
+    assert found["test/rouge_l"] == pytest.approx(found["test/human_rouge_l"], abs=0.05)
+    assert found["reasoning/jsd"] > found["reasoning/human_jsd"]
+
+
+def test_overlap_is_with_the_best_of_the_targets_own(tmp_path: Path) -> None:
+    """By hand: of 5 words and 4 the longest common subsequence has 3, so F = 2 * 3 / 9."""
+    held = Votes(
+        item=np.array([0, 0]),
+        annotator=np.array([0, 0]),
+        label=np.array([0, 1]),
+        n_items=1,
+        n_annotators=1,
+        n_classes=2,
+        explanation=("nothing alike", "the dog ran away"),
+        multi_label=True,
+    )
+    found = explained_results._overlap(held, [Written(0, 0, 0, "a", "the big dog went away")])
+    assert found == {"test/rouge_l": pytest.approx(2 * 3 / 9)}
 
 
 def test_what_has_no_label_is_malformed(tmp_path: Path) -> None:
