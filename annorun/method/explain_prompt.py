@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 
 from annorun import net_response
-from annorun.dataset.responses import BAR
 from annorun.kinds import Count, Natural, NonNegative
 from annorun.votes import Ints
 
@@ -74,11 +73,11 @@ def messages(
         examples: question, label and explanation of each; they stand before.
         about: what is known of whoever is asked.
     """
-    form = f"Answer with one of {', '.join(labels)}, then {BAR}, then why in one sentence."
+    form = f"Answer with one of {', '.join(labels)}, then |, then why in one sentence."
     who = "".join(f"{name}: {value}. " for name, value in about.items())
     turns = []
     for asked, label, why in examples:
-        turns += [("user", f"{asked}\n{form}"), ("assistant", f"{label} {BAR} {why.strip()}")]
+        turns += [("user", f"{asked}\n{form}"), ("assistant", f"{label} | {why.strip()}")]
     turns.append(("user", f"{question}\n{form}"))
     if who:
         role, first = turns[0]
