@@ -82,7 +82,9 @@ def load(path: Path, module: nn.Module, folder: Path) -> bool:
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Return what can have changed in training: buffers, and parameters that learn."""
-    still = {name for name, p in module.named_parameters() if not p.requires_grad}
+    # a tied weight has two names
+    every = module.named_parameters(remove_duplicate=False)
+    still = {name for name, p in every if not p.requires_grad}
     return {k: v for k, v in module.state_dict().items() if k not in still}
 
 
@@ -91,6 +93,8 @@ def keep(path: Path, weights: dict[str, Tensor], curves: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
         shutil.copyfile(curves, f"{aside}/curves")
-        save_file({k: v.contiguous() for k, v in weights.items()}, f"{aside}/weights")
+        # tied ones apart: a file holds no two names of one memory
+        apart = {k: v.clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+        save_file(apart, f"{aside}/weights")
         os.replace(f"{aside}/curves", path.with_suffix(".csv"))
         os.replace(f"{aside}/weights", path)
