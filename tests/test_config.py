@@ -33,7 +33,7 @@ BESIDE = {
     ("method", "signal"): ["dataset=synthetic_styles"],
     **{
         ("method", name): ["dataset=synthetic_styles", "model_size=tiny"]
-        for name in ("capo", "explain_sft")
+        for name in ("capo", "explain_prompt", "explain_sft")
     },
     ("model_size", "mini"): ["dataset=popquorn", "dataset.path={folder}"],
     ("annotator_dist", "real"): ["dataset=table", "dataset.path={table}"],
