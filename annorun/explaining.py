@@ -1,7 +1,8 @@
 """Learning to write explanations and judging what is written: the part of a run that needs torch.
 
 Two stages of one network (`annorun.method.capo`). The first is kept in the cache
-(`annorun.learned`): preferences that differ, and none, begin with the same. Between the two every
+(`annorun.learned`) unless it is large: preferences that differ, and none, begin with the same; a
+row's steps count it, its seconds only where it was learned. Between the two every
 response is scored once by the frozen first stage; these scores are kept under a hash of its weights
 and of the tokens, and stage 2 has no second model in memory.
 """
@@ -10,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from annorun.votes import Items, Posterior, Votes
 Pair = tuple[int, int]
 # prompts written to at once
 AT_ONCE = 64
+VERSIONS = [metadata.version(name) for name in ("torch", "transformers")]
 # what of a batch tells a response's score
 SCORED = ("tokens", "position", "sees", "row", "place", "token", "response", "number")
 # bytes of a first stage that is kept: adapters, or a small network
@@ -204,7 +207,10 @@ class Explaining:
 
     def _hash(self, depends: str) -> str:
         """Return a hash of the network's weights, of what is scored in this stage, and of more."""
-        digest = hashlib.sha256(depends.encode())
+        # equal weights under another config, or other versions, are another network
+        lm: Any = self.module.net.lm
+        beside = (sorted(lm.config.to_dict().items(), key=str), len(self.train), VERSIONS)
+        digest = hashlib.sha256(f"{depends} {beside}".encode())
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)

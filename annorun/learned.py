@@ -70,7 +70,10 @@ def load(path: Path, module: nn.Module, folder: Path) -> bool:
         return False
     try:
         weights = load_file(path)
-        if weights.keys() != state(module).keys():
+        # before anything is copied
+        if {k: v.shape for k, v in weights.items()} != {
+            k: v.shape for k, v in state(module).items()
+        }:
             return False
         module.load_state_dict(weights, strict=False)
     except (SafetensorError, RuntimeError):

@@ -37,17 +37,25 @@ class Prompting:
         model = size[family(c)]
         # adapters that have learned nothing change nothing
         network = {"family": family(c), "model": model, "lora": 0, "checkpointing": False}
-        self.module: ExplainPrompt = build(
-            c["method"]["module"], network=network, optimizer={}, seed=c["seed"]
-        )
-        self.tokenizer = net.tokenizer(model)
+        asked = c["method"]["module"]
+        # before the network, which may take long
         self.names = list(items.annotator_names or map(str, range(votes.n_annotators)))
-        self.about = about(self.module.personas, self.names)
+        self.about = about(asked["personas"], self.names)
         few = np.bincount(self.votes.annotator, minlength=votes.n_annotators).min()
-        if self.module.examples > few:
+        if asked["examples"] > few:
             raise ConfigError(
-                f"method.module.examples={self.module.examples}: an annotator has explained {few} "
+                f"method.module.examples={asked['examples']}: an annotator has {few} responses to "
                 f"training items; allowed is up to {few}"
+            )
+        self.module: ExplainPrompt = build(asked, network=network, optimizer={}, seed=c["seed"])
+        self.tokenizer = net.tokenizer(model)
+        self.prompts = self._prompts()
+        longest = max(map(len, self.prompts.values())) + self.module.most_tokens
+        lm: Any = self.module.net.lm
+        if longest > (most := getattr(lm.config, "max_position_embeddings", longest)):
+            raise ConfigError(
+                f"method.module.examples={asked['examples']}: a prompt of {longest} tokens with "
+                f"its response, and the model takes {most}; ask for fewer"
             )
 
     def refuse(self, posterior: Posterior | None) -> None:
@@ -57,24 +65,31 @@ class Prompting:
         """Write to the test items, judge it; write the run's files."""
         module, labels = self.module, self.items.classes()
         module.net.to(self.place)
-        asked = {}
+        said = explaining.texts(module, self.tokenizer, self.prompts, self.c["seed"])
+        written = [
+            Written(*pair, decoding, *explain_prompt.answer(text, labels))
+            for pair, decoding, text in said
+        ]
+        return explained_results.judge(
+            folder, self.items, self.votes, sorted(written), seed=self.c["seed"]
+        )
+
+    def _prompts(self) -> dict[tuple[int, int], list[int]]:
+        """Return what each annotator is asked of each test item."""
+        module, labels = self.module, self.items.classes()
+        prompts = {}
         order = self._order() if module.choose == "nearest" and module.examples else {}
         for item, target in explaining.to_answer(self.items, self.votes):
             own = np.flatnonzero(self.votes.annotator == target)
-            if module.choose == "nearest" and module.examples:
+            if order:
                 ranked = own[np.argsort(order[item][self.votes.item[own]], kind="stable")]
             else:
                 ranked = rng(self.c["seed"], f"examples/{item}/{target}").permutation(own)
             # the likest last, beside the question
             shown = [self._said(vote) for vote in ranked[: module.examples][::-1]]
             turns = explain_prompt.messages(self._question(item), labels, shown, self.about[target])
-            asked[item, target] = explain_prompt.prompt(turns, self.tokenizer)
-        written = []
-        for pair, decoding, text in explaining.texts(module, self.tokenizer, asked, self.c["seed"]):
-            written.append(Written(*pair, decoding, *explain_prompt.answer(text, labels)))
-        return explained_results.judge(
-            folder, self.items, self.votes, sorted(written), seed=self.c["seed"]
-        )
+            prompts[item, target] = explain_prompt.prompt(turns, self.tokenizer)
+        return prompts
 
     def _question(self, item: int) -> str:
         words: str = self.c["dataset"]["prompt"]

@@ -47,12 +47,14 @@ PLACEMENT = ("accelerator", "threads")
 def identity(config: dict[str, Any]) -> str:
     """Return 16 hex digits of everything in a resolved config that can change the result.
 
-    The data file's size and checksum stand in place of its path, and so does a local model's.
-    Data that are read from the hub, because their path is not there, stand by the hub's name.
+    Sizes and checksums stand in place of paths; of data from the hub, the hub's name.
     """
     kept = {k: v for k, v in config.items() if k not in VOLATILE}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
-    kept["dataset"] = {**config["dataset"], **_data(config["dataset"])}
+    kept["dataset"] = config["dataset"] | _data(config["dataset"])
+    if people := (module := config["method"]["module"] or {}).get("personas"):
+        module = module | {"personas": checksum(Path(people).expanduser())}
+        kept["method"] = config["method"] | {"module": module}
     used = family(config)
     # names of networks that this run does not use cannot matter
     kept["model_size"] = {"start": config["model_size"]["start"]} if used else {}

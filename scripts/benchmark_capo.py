@@ -1,11 +1,11 @@
 """CAPO's second stage beside plain pairwise DPO: four annotators an input, a response scored once.
 
 Plain: each pair is two sequences of input, annotator and response, padded to the longest, so an
-input with four annotators is read 24 times. `step`: forward, backward, clipping, AdamW, on the same
-pairs with the reference's scores at hand; logits at the responses' places alone in both ways.
-`step, second model`: plain asks a frozen second model for these scores in each step. `weights`: MiB
-of both networks' parameters. The network is drawn, a Llama; the words are drawn, as many an
-annotator as in Paraphrase (LeWiDi 2025: 12.6, 7.4, 15.9, 9.1).
+input with four annotators is read 24 times, of which 16 differ. `step`: forward, backward, clip,
+AdamW, on the same pairs with the reference's scores at hand; logits at the responses' places alone
+in both ways. `step, second model`: plain asks a frozen second model for these scores in each step.
+`weights`: MiB of both networks' parameters. The network is drawn, a Llama; the words are drawn, as
+many an annotator as in Paraphrase (LeWiDi 2025: 12.6, 7.4, 15.9, 9.1).
 """
 
 import copy

@@ -154,6 +154,29 @@ def test_another_first_stage_is_learned_anew(compose: Compose, cache: Path, word
     assert len(list(cache.glob("stage1-*.safetensors"))) == 2
 
 
+def test_a_first_stage_is_of_its_network_and_of_its_training_items(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[explaining.Explaining] = []
+    before = explaining.Explaining.explain
+    monkeypatch.setattr(
+        explaining.Explaining,
+        "explain",
+        lambda one, folder: kept.append(one) or before(one, folder),
+    )
+    run(compose(*FEW))
+    (one,) = kept
+    one.module.paired = False
+    first = one._hash("x")
+    assert one._hash("x") == first != one._hash("y")
+    one.val.insert(0, one.train.pop())
+    assert one._hash("x") != first
+    one.train.append(one.val.pop(0))
+    assert one._hash("x") == first
+    one.module.net.lm.config.rope_theta = 7.0
+    assert one._hash("x") != first
+
+
 def test_each_stage_has_a_log_of_its_own(compose: Compose, tmp_path: Path) -> None:
     run(compose(*FEW, "logger=csv"))
     found = sorted(p.parent.name for p in (tmp_path / "runs").rglob("csv/metrics.csv"))

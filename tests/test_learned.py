@@ -50,16 +50,18 @@ def test_tied_weights_come_back_and_stay_tied(tmp_path: Path, curves: Path) -> N
     assert (folder / "metrics.csv").read_text() == curves.read_text()
 
 
-@pytest.mark.parametrize("fault", ["weights", "curves", "broken", "another"])
+@pytest.mark.parametrize("fault", ["weights", "curves", "broken", "another", "shape"])
 def test_what_is_not_whole_or_not_its_own_is_left(tmp_path: Path, curves: Path, fault: str) -> None:
     module, other = Tied(), Tied()
     path = tmp_path / "net.safetensors"
     kept = learned.state(module)
+    if fault == "shape":
+        kept["seen"] = torch.ones(3)
     learned.keep(path, kept if fault != "another" else {"seen": kept["seen"]}, curves)
     assert len(load_file(path)) == (1 if fault == "another" else 3)
     if fault == "broken":
         path.write_bytes(path.read_bytes()[:20])
-    elif fault != "another":
+    elif fault in ("weights", "curves"):
         (path if fault == "weights" else path.with_suffix(".csv")).unlink()
     before = {k: v.clone() for k, v in other.state_dict().items()}
     assert not learned.load(path, other, tmp_path)

@@ -21,6 +21,9 @@ from annorun import net_response
 from annorun.kinds import Count, Natural, NonNegative
 from annorun.votes import Ints
 
+# between the turns of a conversation in plain text
+APART = "\n\n"
+
 
 class ExplainPrompt:
     """A language model as it is, and how it is asked.
@@ -86,20 +89,33 @@ def messages(
 
 
 def prompt(conversation: Sequence[Mapping[str, str]], tokenizer: Any) -> list[int]:
-    """Return the tokens of a conversation, up to where the answer begins."""
+    """Return the tokens of a conversation, up to where the answer begins.
+
+    In a chat template without thinking aloud and without today's date, where it has either.
+    """
     if tokenizer.chat_template:
         text = tokenizer.apply_chat_template(
-            list(conversation), tokenize=False, add_generation_prompt=True
+            list(conversation),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            date_string="26 Jul 2024",
         )
+        begin: list[int] = []
     else:
-        said = {"user": "{}\nAnswer:", "assistant": " {}\n\n"}
+        said = {"user": "{}\nAnswer:", "assistant": " {}" + APART}
         text = "".join(said[turn["role"]].format(turn["content"]) for turn in conversation)
+        # what a text begins with, of models that want it
+        first = tokenizer("a")["input_ids"][:1]
+        begin = first if first == [tokenizer.bos_token_id] else []
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return begin + ids
 
 
 def answer(text: str, labels: Sequence[str]) -> tuple[str, str]:
     """Return the label that a text begins with, "" without one, and what follows it.
+
+    What stands beyond a blank line is another turn, which a model without turns goes on with.
 
     Example:
         >>> answer(" Label: -3 | The first asks when.", ["3", "-3"])
@@ -107,14 +123,19 @@ def answer(text: str, labels: Sequence[str]) -> tuple[str, str]:
         >>> answer("30 of them are alike.", ["3", "-3"])
         ('', '30 of them are alike.')
     """
+    said = text.strip().split(APART)[0]
     # the longest first: one label may begin another
-    names = "|".join(re.escape(name) for name in sorted(labels, key=len, reverse=True))
-    begins = rf"[\s\"'*]*(?:(?:label|answer)\s*:?[\s\"'*]*)?({names})(?!\w)[\s\"'*|:.,]*(.*)"
-    found = re.match(begins, text, re.IGNORECASE | re.DOTALL)
-    if not found:
-        return "", text.strip()
-    own = {name.lower(): name for name in labels}
-    return own[found[1].lower()], found[2].strip()
+    names = sorted(labels, key=len, reverse=True)
+    each = "|".join(f"({re.escape(name)})" for name in names)
+    begins = (
+        rf"[\s\"'*]*(?:(?i:label|answer)\s*:?[\s\"'*]*)?(?:{each})(?!\w|[./-]\w)[\s\"'*|:.,]*(.*)"
+    )
+    for way in (re.DOTALL, re.DOTALL | re.IGNORECASE):
+        if found := re.match(begins, said, way):
+            *given, why = found.groups()
+            label = next(name for name, own in zip(names, given, strict=True) if own is not None)
+            return label, why.strip()
+    return "", said.strip()
 
 
 def nearest(inputs: Sequence[str], asked: Sequence[str]) -> Ints:  # (n_asked, n_inputs)

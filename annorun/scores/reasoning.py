@@ -33,7 +33,8 @@ CUES = {
     "absence": (
         r"\b(?:no|not|none|nothing|nowhere)\b[^.]{0,20}\b(?:mention|say|said|state|specif|tell|told)",
         r"\b(?:no|not|none|nothing|nowhere)\b[^.]{0,20}\b(?:known|indicat|information|evidence|clear)",
-        r"n\W?t (?:mention|say|state|specif|tell|know)",
+        r"\b(?:do|does|did|is|was|were|ca|could|wo|would)n\W?t (?:mention|say|state|specif|tell)",
+        r"\bnever (?:mention|sa(?:y|id)|state|specif|tell|told)",
         r"\bwithout\b|\bun(?:clear|known|specified|stated|mentioned)",
     ),
     "conflict": (

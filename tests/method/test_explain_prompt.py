@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from annorun import prompting, results
+from annorun import config, prompting, results
 from annorun.errors import ConfigError
 from annorun.method import explain_prompt
 from annorun.method.explain_prompt import answer, messages, nearest, prompt
@@ -29,19 +29,25 @@ FEW = [
 class Words:
     """A tokenizer that keeps the text it was given."""
 
+    bos_token_id = 7
+
     def __init__(self, template: str | None):
         self.chat_template = template
         self.text = ""
 
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-        assert not add_special_tokens
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         self.text = text
-        return {"input_ids": [1]}
+        return {"input_ids": [7] * add_special_tokens + [1]}
 
     def apply_chat_template(
-        self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool
+        self,
+        turns: list[dict[str, str]],
+        tokenize: bool,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+        date_string: str,
     ) -> str:
-        assert not tokenize and add_generation_prompt
+        assert not tokenize and add_generation_prompt and not enable_thinking and date_string
         return "".join(f"<{t['role']}>{t['content']}" for t in turns) + "<assistant>"
 
 
@@ -55,6 +61,10 @@ class Words:
         ("yesterday was fine", ("", "yesterday was fine")),
         ("I think yes", ("", "I think yes")),
         ("", ("", "")),
+        # a model without turns goes on with the next question
+        ("yes | so it is.\n\nC?\nAnswer: no | x", ("yes", "so it is.")),
+        ("\n\nno | as it is", ("no", "as it is")),
+        ("no/yes", ("", "no/yes")),
     ],
 )
 def test_an_answer_begins_with_its_label(text: str, found: tuple[str, str]) -> None:
@@ -65,7 +75,15 @@ def test_numbers_with_a_sign_are_labels_of_their_own() -> None:
     labels = [str(n) for n in range(-5, 6)]
     for label in labels:
         assert answer(f"{label} | as they ask", labels) == (label, "as they ask")
-    assert answer("12 | no", labels)[0] == answer("1.5 of them", ["5"])[0] == ""
+    for text in ("12 | no", "1.5 of them", "4/5 | a", "0-5 | a"):
+        assert answer(text, labels) == ("", text)
+    assert answer("3. They ask", labels) == ("3", "They ask")
+
+
+def test_labels_that_differ_in_case_or_in_no_case_of_english() -> None:
+    assert answer("A | x", ["A", "a"]) == ("A", "x") and answer("a | x", ["A", "a"]) == ("a", "x")
+    # the dotless i: equal without regard to case, not in lower case
+    assert answer("hay\u0131r | x", ["HAYIR", "EVET"])[1].endswith("x")
 
 
 def test_a_conversation_has_examples_first_and_says_who_once() -> None:
@@ -83,8 +101,8 @@ def test_a_conversation_has_examples_first_and_says_who_once() -> None:
 def test_a_model_is_asked_in_its_own_form() -> None:
     turns = messages("Q?", ("no", "yes"), [("A?", "yes", "so")], {})
     chat, plain = Words("a template"), Words(None)
-    prompt(turns, chat)
-    prompt(turns, plain)
+    # a template has its own beginning of a text
+    assert prompt(turns, chat) == [1] and prompt(turns, plain) == [7, 1]
     assert chat.text.startswith("<user>A?") and chat.text.endswith("<assistant>")
     assert "\nAnswer: yes | so\n\nQ?" in plain.text and plain.text.endswith("\nAnswer:")
 
@@ -158,9 +176,10 @@ def test_personas_are_told_of_their_annotator(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["method.module.examples=100"], "an annotator has explained 32 training items"),
+        (["method.module.examples=100"], "an annotator has 32 responses to training items"),
         (["method.module.personas=none.json"], "there is no such file"),
         (["model_size=none"], "model_size"),
+        (["method.module.examples=20"], r"prompt of \d+ tokens .* takes 2048; ask for fewer"),
     ],
 )
 def test_faults(compose: Compose, words: list[str], why: str) -> None:
@@ -174,3 +193,16 @@ def test_personas_that_leave_somebody_out(compose: Compose, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="says nothing of Ann2") as found:
         run(compose(*FEW, f"method.module.personas='{file}'"))
     assert len(found.value.faults) == 3
+
+
+def test_other_personas_are_another_run(compose: Compose, tmp_path: Path) -> None:
+    file = tmp_path / "people.json"
+    marks = []
+    for age in (1, 2):
+        file.write_text(json.dumps({f"Ann{k}": {"Age": age} for k in range(1, 5)}))
+        cfg = compose(*FEW, f"method.module.personas='{file}'")
+        marks.append(results.identity(config.plain(cfg)))
+    other = tmp_path / "copy.json"
+    other.write_text(file.read_text())
+    cfg = compose(*FEW, f"method.module.personas='{other}'")
+    assert marks[0] != marks[1] == results.identity(config.plain(cfg))
