@@ -115,17 +115,19 @@ class Plain(nn.Module):
         # of a branch: the chosen ones, then the rejected ones
         chosen = [[True] * len(b.pairs) + [False] * len(b.pairs) for b in data.branches]
         self.chosen = torch.tensor([one for own in chosen for one in own])
+        # they go to the device with the network, once
+        for name in ("ids", "mask", "row", "at", "chosen"):
+            self.register_buffer(name, self.__dict__.pop(name))
 
     def scores(self, lm: Any) -> Tensor:  # (2P,)
         """Return the summed log-probability of each response of each pair."""
-        device = lm.device
         states = lm.base_model(
-            input_ids=self.ids.to(device), attention_mask=self.mask.to(device), use_cache=False
+            input_ids=self.ids, attention_mask=self.mask, use_cache=False
         ).last_hidden_state
         logits = lm.get_output_embeddings()(states[self.row, self.at - 1])
         told = logits.float().log_softmax(dim=1)
-        each = told.gather(1, self.ids[self.row, self.at].to(device)[:, None])[:, 0]
-        total: Tensor = each.new_zeros(len(self.ids)).index_add(0, self.row.to(device), each)
+        each = told.gather(1, self.ids[self.row, self.at][:, None])[:, 0]
+        total: Tensor = each.new_zeros(len(self.ids)).index_add(0, self.row, each)
         return total
 
     def loss(self, reference: Tensor) -> Tensor:  # reference (2P,) -> ()
@@ -133,7 +135,7 @@ class Plain(nn.Module):
         total = self.scores(self.lm)
         ratio = total - reference
         h = self.beta * (ratio[self.chosen] - ratio[~self.chosen])
-        length = torch.bincount(self.row)[self.chosen].to(total.device)
+        length = torch.bincount(self.row)[self.chosen]
         return (
             -nn.functional.logsigmoid(h).mean() - self.anchor * (total[self.chosen] / length).mean()
         )
