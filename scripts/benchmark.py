@@ -6,7 +6,7 @@
     python scripts/benchmark.py realm --device cuda             see benchmark_realm.py
     python scripts/benchmark.py meta_em                         see benchmark_meta_em.py
     python scripts/benchmark.py seedbert                        see benchmark_seedbert.py
-    python scripts/benchmark.py capo                        see benchmark_capo.py
+    python scripts/benchmark.py capo                            see benchmark_capo.py
     python scripts/benchmark.py realm --measured                also a file, to be committed
 
 An aggregator's figure, one process each: seconds of the fit alone on one thread, peak memory of

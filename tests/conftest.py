@@ -1,9 +1,11 @@
 """What every test starts from: no network, one thread, no state left by Hydra."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -57,3 +59,14 @@ def table(tmp_path: Path) -> Path:
     path = tmp_path / "votes.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def script(request: pytest.FixtureRequest) -> ModuleType:
+    """Return the file of scripts/ that a test file is named after."""
+    folder = str(Path(__file__).parents[1] / "scripts")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(request.path.stem.removeprefix("test_"))
+    finally:
+        sys.path.remove(folder)

@@ -1,14 +1,11 @@
 """What CAPO's benchmark measures: the same loss and gradients, by packed responses and by pairs."""
 
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
@@ -16,17 +13,6 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import benchmark_capo
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    module: ModuleType = benchmark_capo
-    return module
 
 
 def test_loss_and_gradients_are_those_of_plain_pairs(script: ModuleType) -> None:

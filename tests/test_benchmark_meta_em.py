@@ -1,23 +1,8 @@
 """What the meta-learner's benchmark measures: the same work both ways, and what it prints."""
 
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import benchmark_meta_em
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    module: ModuleType = benchmark_meta_em
-    return module
 
 
 def test_both_ways_give_the_same_answers_and_every_figure_a_ratio(script: ModuleType) -> None:

@@ -1,6 +1,5 @@
 """What SeedBERT's benchmark measures: n members beside one, both of them learning."""
 
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
@@ -16,17 +14,6 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import benchmark_seedbert
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    module: ModuleType = benchmark_seedbert
-    return module
 
 
 def small(script: ModuleType, **keys: int) -> Any:
