@@ -297,4 +297,4 @@ def is_path(model: str) -> bool:
     """Say whether a model's name means a local place: as written, or because it is there."""
     if model.startswith("package:"):
         return False
-    return model.startswith(("/", ".", "~")) or model.endswith(".gguf") or Path(model).is_dir()
+    return model.startswith(("/", ".", "~")) or model.endswith(".gguf") or Path(model).exists()

@@ -10,7 +10,7 @@ and of the tokens, and stage 2 has no second model in memory.
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -22,25 +22,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from annorun import explained_results, fitting, learned, net, results
+from annorun import explained_results, fitting, learned, net, results, writing
+from annorun.aggregation.mace import mace
+from annorun.aggregation.one_vs_rest import one_vs_rest
 from annorun.check_network import family
 from annorun.curves import Curves
 from annorun.dataset.encode import MAX_TOKENS
 from annorun.dataset.responses import BAR, Branch, Responses
 from annorun.errors import ConfigError
-from annorun.explained_results import Written
 from annorun.method.capo import Capo
-from annorun.seeds import child
+from annorun.seeds import child, rng
 from annorun.show import bar
-from annorun.votes import Items, Posterior, Votes
+from annorun.votes import Items, Posterior, TaskSpec, Votes
+from annorun.written import Written
 
-# an item and an annotator
-Pair = tuple[int, int]
-# prompts written to at once
-AT_ONCE = 64
 VERSIONS = [metadata.version(name) for name in ("torch", "transformers")]
 # what of a batch tells a response's score
-SCORED = ("tokens", "position", "sees", "row", "place", "token", "response", "number")
+SCORED = ("tokens", "position", "sees", "whose", "row", "place", "token", "response", "number")
 # bytes of a first stage that is kept: adapters, or a small network
 MOST = 2**28
 
@@ -59,7 +57,7 @@ class Explaining:
                 f"trainer.choose_on={t['choose_on']}: each stage ends with its last weights; "
                 "allowed is last"
             )
-        refuse(c["method"]["module"], items)
+        refuse(c["method"]["module"], size["lora"], items)
         self.device = fitting.device(t)
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.c, self.items, self.votes = c, items, votes
@@ -77,6 +75,7 @@ class Explaining:
             },
             optimizer={k: t[k] for k in fitting.OPTIMIZER},
             seed=c["seed"],
+            spec=TaskSpec("explain", items.n_classes, votes.n_annotators),
         )
         self.tokenizer = net.tokenizer(model)
         self.data = Responses(
@@ -87,7 +86,7 @@ class Explaining:
             who=self.module.who,
             max_length=c["dataset"].get("max_length", MAX_TOKENS),
             pairs=self.module.pairs,
-            weights=self.module.weights,
+            weights=self._weights(),
         )
         self.steps = 0
         part = items.split[[branch.item for branch in self.data.branches]]
@@ -104,6 +103,14 @@ class Explaining:
 
     def refuse(self, posterior: Posterior | None) -> None:
         """See `Training`: there is nothing to refuse."""
+
+    def _weights(self) -> Any:
+        """Return what `Responses` weighs pairs by."""
+        if self.module.weights != "competence":
+            return self.module.weights
+        votes = self.votes.on(self.items.split == "train")
+        draw = rng(self.c["seed"], "competence")
+        return mace(one_vs_rest(votes) if votes.multi_label else votes, rng=draw).competence
 
     def _of(self, which: np.ndarray) -> list[list[Branch]]:
         """Return the branches of a mask, item by item."""
@@ -127,7 +134,12 @@ class Explaining:
             metrics |= {"pairs/same_label": float(same.sum()), "pairs/all": float(len(same))}
         written = self.write()
         return metrics | explained_results.judge(
-            folder, self.items, self.votes, written, seed=self.c["seed"]
+            folder,
+            self.items,
+            self.votes,
+            written,
+            seed=self.c["seed"],
+            encoder=module.encoder,
         )
 
     def _first_stage(self, folder: Path) -> None:
@@ -223,51 +235,24 @@ class Explaining:
     def write(self) -> list[Written]:
         """Return what each annotator would say of each test item, by decoding."""
         self.module.to(self.place)
-        asked = {pair: self.data.prompt(*pair) for pair in to_answer(self.items, self.votes)}
+        pairs = writing.to_answer(self.items, self.votes)
+        asked = {pair: self.data.prompt(*pair) for pair in pairs}
         written = []
-        for pair, decoding, text in texts(self.module, self.tokenizer, asked, self.c["seed"]):
+        said = writing.texts(self.module, self.tokenizer, asked, self.c["seed"])
+        for pair, decoding, text in said:
             label, _, why = text.partition(BAR)
             written.append(Written(*pair, decoding, label.strip(), why.strip()))
         return sorted(written)
 
 
-def to_answer(items: Items, votes: Votes) -> list[Pair]:
-    """Return each annotator on each test item."""
-    test = np.flatnonzero(items.split == "test").tolist()
-    return [(i, a) for i in test for a in range(votes.n_annotators)]
-
-
-def texts(
-    module: Any, tokenizer: Any, asked: dict[Pair, list[int]], seed: int
-) -> Iterator[tuple[Pair, int, str]]:
-    """Yield what is written to each prompt, in each of the module's decodings.
-
-    Args:
-        module: with `net`, `decodings`, `most_tokens`, `temperature`.
-        tokenizer: its end of a text ends a response.
-        asked: tokens of each prompt.
-        seed: draws what is sampled; a decoding has a child of its own.
-    """
-    # those of like length together: the least padding
-    pairs = sorted(asked, key=lambda pair: len(asked[pair]))
-    for decoding in range(module.decodings):
-        with torch.random.fork_rng():
-            torch.manual_seed(child(seed, f"decoding/{decoding}"))
-            for first in range(0, len(pairs), AT_ONCE):
-                some = pairs[first : first + AT_ONCE]
-                tokens = module.net.write(
-                    [asked[pair] for pair in some],
-                    end=tokenizer.eos_token_id,
-                    most=module.most_tokens,
-                    temperature=module.temperature,
-                )
-                for pair, own in zip(some, tokens, strict=True):
-                    yield pair, decoding, tokenizer.decode(own, skip_special_tokens=True)
-
-
-def refuse(module: dict[str, Any], items: Items) -> None:
+def refuse(module: dict[str, Any], rank: int, items: Items) -> None:
     """Raise ConfigError for keys that the loss does not use, and data that cannot be judged."""
     found = []
+    if module["who"] == "adapter" and not rank:
+        found.append(
+            "method.module.who=adapter: each annotator's own adapters want a rank; allowed is "
+            "model_size.lora=16, say"
+        )
     if module["loss"] == "listwise" and (module["pairs"], module["weights"]) != ("all", "none"):
         found.append(
             f"method.module.pairs={module['pairs']} weights={module['weights']}: listwise has no "
@@ -278,14 +263,6 @@ def refuse(module: dict[str, Any], items: Items) -> None:
             "method.module.who=pooled: where nobody is named no response is preferred; allowed is "
             "token, or preference_steps=0"
         )
-    found += unjudged(items)
+    found += writing.unjudged(items)
     if found:
         raise ConfigError(*found)
-
-
-def unjudged(items: Items) -> list[str]:
-    """Return what hinders what is written from being judged."""
-    held = items.held_out
-    if held is None or not len(held) or held.explanation is None:
-        return ["dataset: no explanation of a test item; allowed is data that have some"]
-    return []

@@ -13,11 +13,32 @@ from annorun import net
 
 
 class ResponseLM(nn.Module):
-    """Logits of chosen places of packed sequences (`annorun.dataset.packing`), and sampling."""
+    """Logits of chosen places of packed sequences (`annorun.dataset.packing`), and sampling.
+
+    With `apart`, a row is one annotator's, and low-rank adapters of his own act in it. The adapters
+    of all stand side by side as one of n times the rank, of which a row sees its annotator's part:
+    no annotator moves another's, and one pass serves rows of all.
+    """
 
     def __init__(self, lm: Any):
         super().__init__()
         self.lm = lm
+        # whose adapters act in each row of the pass that is under way, (B,)
+        self.whose: Tensor | None = None
+
+    def apart(self, n_annotators: int) -> None:
+        """Give each annotator his part of every adapter, as many ranks for each."""
+        for name, part in self.lm.named_modules():
+            if name.endswith("lora_A.default"):
+                own = torch.eye(n_annotators, device=part.weight.device)
+                own = own.repeat_interleave(part.out_features // n_annotators, dim=1)
+                part.register_buffer("own", own, persistent=False)
+                part.register_forward_hook(self._part)
+
+    def _part(self, adapter: Any, _: Any, inner: Tensor) -> Tensor:  # (B, T, n_annotators * rank)
+        assert self.whose is not None
+        part: Tensor = inner * adapter.own[self.whose][:, None].to(inner.dtype)
+        return part
 
     def forward(
         self,
@@ -26,8 +47,10 @@ class ResponseLM(nn.Module):
         sees: Tensor,  # (B, T, T) bool; every token sees one or more
         row: Tensor,  # (N,)
         place: Tensor,  # (N,)
+        whose: Tensor,  # (B,)
     ) -> Tensor:  # (N, V)
         """Return the logits of the token after each (row, place)."""
+        self.whose = whose
         states = self.lm.base_model(
             input_ids=tokens,
             position_ids=position,
@@ -48,6 +71,7 @@ class ResponseLM(nn.Module):
     def write(
         self,
         prompts: list[list[int]],
+        whose: list[int],
         *,
         end: int,
         most: int,
@@ -57,6 +81,7 @@ class ResponseLM(nn.Module):
 
         Args:
             prompts: tokens of each, one or more.
+            whose: the annotator of each.
             end: the token that ends a response.
             most: tokens of a response.
             temperature: of sampling; 0 takes the most probable token each time.
@@ -69,6 +94,7 @@ class ResponseLM(nn.Module):
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         training = self.training
+        self.whose = torch.tensor(whose, device=device)
         self.eval()
         out = self.lm.generate(
             input_ids=ids,
@@ -85,11 +111,16 @@ class ResponseLM(nn.Module):
         return [own[: own.index(end)] if end in own else own for own in written]
 
 
-def build(network: dict[str, Any], seed: int) -> ResponseLM:
-    """Return a language model without dropout, in train mode; see `annorun.net.build`."""
+def build(network: dict[str, Any], seed: int, n_apart: int = 1) -> ResponseLM:
+    """Return a language model without dropout, in train mode; see `annorun.net.build`.
+
+    With `n_apart` above 1, adapters are each of so many annotators' own.
+    """
     with net.seeded(seed, "weights"):
         model = ResponseLM(net.causal(network["model"]))
-        net.adapt(model, network)
+        net.adapt(model, network | {"lora": n_apart * network["lora"]})
+    if n_apart > 1:
+        model.apart(n_apart)
     # preferences are against a reference without dropout, and start at it
     for part in model.modules():
         if isinstance(part, nn.Dropout):

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from annorun import explained_results, explaining, fitting, net
+from annorun import explained_results, fitting, net, writing
 from annorun.check_network import family
 from annorun.dataset.files import mapping_of
 from annorun.errors import ConfigError
-from annorun.explained_results import Written
 from annorun.method import explain_prompt
 from annorun.method.explain_prompt import ExplainPrompt
 from annorun.seeds import rng
 from annorun.votes import Items, Posterior, Votes
+from annorun.written import Written
 
 
 class Prompting:
@@ -28,7 +28,7 @@ class Prompting:
     steps = 0
 
     def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
-        if found := explaining.unjudged(items):
+        if found := writing.unjudged(items):
             raise ConfigError(*found)
         t, size = c["trainer"], c["model_size"]
         self.device = fitting.device(t)
@@ -65,13 +65,18 @@ class Prompting:
         """Write to the test items, judge it; write the run's files."""
         module, labels = self.module, self.items.classes()
         module.net.to(self.place)
-        said = explaining.texts(module, self.tokenizer, self.prompts, self.c["seed"])
+        said = writing.texts(module, self.tokenizer, self.prompts, self.c["seed"])
         written = [
             Written(*pair, decoding, *explain_prompt.answer(text, labels))
             for pair, decoding, text in said
         ]
         return explained_results.judge(
-            folder, self.items, self.votes, sorted(written), seed=self.c["seed"]
+            folder,
+            self.items,
+            self.votes,
+            sorted(written),
+            seed=self.c["seed"],
+            encoder=module.encoder,
         )
 
     def _prompts(self) -> dict[tuple[int, int], list[int]]:
@@ -79,7 +84,7 @@ class Prompting:
         module, labels = self.module, self.items.classes()
         prompts = {}
         order = self._order() if module.choose == "nearest" and module.examples else {}
-        for item, target in explaining.to_answer(self.items, self.votes):
+        for item, target in writing.to_answer(self.items, self.votes):
             own = np.flatnonzero(self.votes.annotator == target)
             if order:
                 ranked = own[np.argsort(order[item][self.votes.item[own]], kind="stable")]

@@ -52,9 +52,10 @@ def identity(config: dict[str, Any]) -> str:
     kept = {k: v for k, v in config.items() if k not in VOLATILE}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
     kept["dataset"] = config["dataset"] | _data(config["dataset"])
-    if people := (module := config["method"]["module"] or {}).get("personas"):
-        module = module | {"personas": checksum(Path(people).expanduser())}
-        kept["method"] = config["method"] | {"module": module}
+    module = config["method"]["module"] or {}
+    named = {k: v for k in ("personas", "encoder") if (v := module.get(k)) and is_path(v)}
+    module = module | {k: checksum(Path(v).expanduser()) for k, v in named.items()}
+    kept["method"] = config["method"] | {"module": module or None}
     used = family(config)
     # names of networks that this run does not use cannot matter
     kept["model_size"] = {"start": config["model_size"]["start"]} if used else {}
@@ -70,7 +71,7 @@ def identity(config: dict[str, Any]) -> str:
         kept["model_size"][used] = checksum(Path(model).expanduser()) if is_path(model) else model
     else:
         kept.pop("trainer")
-        kept["method"] = {**config["method"], "module": None}
+        kept["method"]["module"] = None
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -253,8 +254,7 @@ def write_labels(
         for g, name in enumerate(groups):
             known = voted[group_labels[voted, g] >= 0]
             parts.append((name, known, posterior.group_probs[:, g], group_labels[:, g]))
-    classes = items.classes()
-    header = ("item", "group", "label", *_columns(classes))
+    header = ("item", "group", "label", *_columns(items.classes()))
     write_csv(folder / "labels.csv", header, chain(*(_lines(items, *part) for part in parts)))
 
 

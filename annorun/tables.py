@@ -5,7 +5,7 @@ by seed. Accuracies and other scores are shown as they are stored, in [0, 1].
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annorun import results
-from annorun.scores.significance import corrected_resampled_t, holm, sign_flip
+from annorun.scores.significance import corrected_resampled_t, holm, paired_bootstrap, sign_flip
 
 Key = tuple[str, ...]
 HEADER = ("ours", "std", "seeds", "missing", "failed", "paper", "difference")
-COMPARED = ("metric", "difference", "mean", "pairs", "p", "p (Holm)")
+COMPARED = ("metric", "difference", "mean", "pairs", "p", "p (Holm)", "95 %")
+# what of a written response counts for a metric
+BY_ITEM: dict[str, Callable[[dict[str, str]], bool]] = {
+    "attribution/acc_clean_bag1": lambda line: line["judged"] == line["target"],
+    "test/label_acc": lambda line: line["agrees"] == "1",
+}
 UNKNOWN = "not published in our sources"
 
 
@@ -150,7 +155,10 @@ def compare(
 
     A pair of runs has the other keys of the table and both seeds in common. Of runs over target
     tasks, `test/acc` is paired by task: its mean over annotators, mixtures and the table's other
-    keys. p then speaks of these tasks, not of other classes or of how the networks came out.
+    keys. p then speaks of these tasks, not of other classes or of how the networks came out. Of
+    runs that write, what `BY_ITEM` has is paired by test item: the mean over annotators and
+    decodings, for each value of the other keys by itself. The interval, over tasks or items, is the
+    paired bootstrap's.
 
     Args:
         runs: the key and the folder of every run.
@@ -183,11 +191,15 @@ def compare(
                 p = corrected_resampled_t(difference, test_share)
             words = " - ".join(" ".join(filter(None, part)) for part in (asked, value))
             words += f" ({', '.join(beside)})" if beside else ""
-            rows.append((words, float(difference.mean()), f"{len(difference)} {kind}", p))
+            interval = ""
+            if kind in ("tasks", "items"):
+                ends = paired_bootstrap(difference, rng=rng)
+                interval = " to ".join(_number(end, sign=True) for end in ends)
+            rows.append((words, float(difference.mean()), f"{len(difference)} {kind}", interval, p))
     adjusted = holm([p for *_, p in rows])
     return [
-        [metric, words, _number(mean, sign=True), pairs, _number(p), _number(q)]
-        for (words, mean, pairs, p), q in zip(rows, adjusted, strict=True)
+        [metric, words, _number(mean, sign=True), pairs, _number(p), _number(q), interval]
+        for (words, mean, pairs, interval, p), q in zip(rows, adjusted, strict=True)
     ]
 
 
@@ -198,7 +210,7 @@ def _paired(
 ) -> dict[tuple[str, ...], tuple[NDArray[np.float64], str]]:
     """Return the differences, and of what they are, by the values of the keys that set tests apart.
 
-    A place is the other keys' values, both seeds and the task.
+    A place is the other keys' values, both seeds, and the task or item with its kind.
     """
     found: dict[tuple[str, ...], dict[tuple[object, ...], list[float]]] = {}
     for place in (p for p in other if p in mine):
@@ -208,8 +220,10 @@ def _paired(
         if at_fold is not None:
             unit = (place[at_fold], *place[-3:])
             beside = tuple(str(v) for i, v in enumerate(place[:-3]) if i != at_fold)
+        elif _kind(unit) == "items":
+            beside = tuple(map(str, place[:-3]))
         found.setdefault(beside, {}).setdefault(unit, []).append(mine[place] - other[place])
-    kinds = {b: "runs" if next(iter(u))[-1] is None else "tasks" for b, u in found.items()}
+    kinds = {b: _kind(next(iter(u))) for b, u in found.items()}
     return {
         beside: (
             np.array([float(np.mean(own)) for own in units.values()]),
@@ -219,16 +233,31 @@ def _paired(
     }
 
 
+def _kind(unit: tuple[object, ...]) -> str:
+    """Return what a pair is of: runs, tasks or items."""
+    return unit[-1][0] if isinstance(unit[-1], tuple) else "runs"
+
+
 def _scores(folder: Path, metric: str) -> dict[tuple[object, ...], float]:
-    """Return a run's scores by seed, data seed and task, which is None for a whole run."""
+    """Return a run's scores by seed, data seed and (kind, task or item), None for a whole run."""
     row = results.read_row(folder)
     seeds = (row["seed"], row["data_seed"])
     if metric == "test/acc" and (folder / "tasks.csv").is_file():
-        tasks: dict[str, list[float]] = {}
-        for line in results.read_csv(folder / "tasks.csv"):
-            tasks.setdefault(line["task"], []).append(float(line["acc"]))
-        return {(*seeds, task): float(np.mean(acc)) for task, acc in tasks.items()}
-    return {(*seeds, None): row["metrics"][metric]} if metric in row["metrics"] else {}
+        scored = [
+            ("tasks", line["task"], float(line["acc"]))
+            for line in results.read_csv(folder / "tasks.csv")
+        ]
+    elif metric in BY_ITEM and (folder / "responses.csv").is_file():
+        scored = [
+            ("items", line["item"], float(BY_ITEM[metric](line)))
+            for line in results.read_csv(folder / "responses.csv")
+        ]
+    else:
+        return {(*seeds, None): row["metrics"][metric]} if metric in row["metrics"] else {}
+    found: dict[tuple[object, ...], list[float]] = {}
+    for kind, name, score in scored:
+        found.setdefault((*seeds, (kind, name)), []).append(score)
+    return {place: float(np.mean(own)) for place, own in found.items()}
 
 
 def lines(cells: Sequence[Cell]) -> list[list[str]]:

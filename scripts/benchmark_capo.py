@@ -48,6 +48,7 @@ METHOD: dict[str, Any] = {
     "temperature": 0.7,
     "most_tokens": 1,
     "decodings": 1,
+    "encoder": None,
 }
 OPTIMIZER: dict[str, Any] = {
     "lr": 5e-5,

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from annorun import config, explained_results, explaining, results
 from annorun.dataset.synthetic_styles import synthetic_styles
 from annorun.errors import ConfigError
-from annorun.explained_results import Written
 from annorun.method.capo import Capo
 from annorun.run import run
 from annorun.votes import Items, Votes
+from annorun.written import Written, overlap
 
 Compose = Callable[..., DictConfig]
 FEW = [
@@ -47,7 +47,7 @@ def test_a_run_writes_responses_and_judges_them(
     found = row["metrics"]
     assert row["steps"] == 6
     assert {"attribution/acc_clean_bag1", "attribution/human_reduced_bag1"} <= set(found)
-    assert {"imitation/margin_bag1", "test/label_acc", "test/malformed"} <= set(found)
+    assert {"imitation/margin_none_bag1", "test/label_acc", "test/malformed"} <= set(found)
     assert found["pairs/all"] > found["pairs/same_label"] > 0
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     names = {path.name for path in folder.iterdir()}
@@ -224,8 +224,8 @@ def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
     assert (
         found["reasoning/jsd"] == 0 < found["reasoning/human_jsd"] < found["reasoning/others_jsd"]
     )
-    assert found["imitation/acc_bag8"] == found["imitation/human_acc_bag8"] > 0.9
-    assert found["imitation/margin_bag8"] == found["imitation/human_margin_bag8"] > 0
+    assert found["imitation/acc_none_bag8"] == found["imitation/human_acc_none_bag8"] > 0.9
+    assert found["imitation/margin_none_bag8"] == found["imitation/human_margin_none_bag8"] > 0
     assert found["attribution/acc_label_bag1"] == found["attribution/human_label_bag1"] > 0.25
 
 
@@ -265,7 +265,7 @@ def test_another_annotators_words_are_attributed_to_him(tmp_path: Path) -> None:
     swapped = [one._replace(target=(one.target + 1) % 4) for one in copies(items)]
     found = explained_results.judge(tmp_path, items, votes, swapped, seed=0)
     assert found["attribution/acc_clean_bag8"] < 0.1
-    assert found["imitation/margin_bag8"] < 0
+    assert found["imitation/margin_none_bag8"] < 0
     assert found["test/label_acc"] < 0.9
     # each is written to the item that it was said of, by another
     assert found["test/rouge_l"] == pytest.approx(found["test/human_rouge_l"], abs=0.05)
@@ -284,7 +284,7 @@ def test_overlap_is_with_the_best_of_the_targets_own(tmp_path: Path) -> None:
         explanation=("nothing alike", "the dog ran away"),
         multi_label=True,
     )
-    found = explained_results._overlap(held, [Written(0, 0, 0, "a", "the big dog went away")])
+    found = overlap(held, [Written(0, 0, 0, "a", "the big dog went away")])
     assert found == {"test/rouge_l": pytest.approx(2 * 3 / 9)}
 
 

@@ -204,7 +204,7 @@ def test_runs_are_compared_in_pairs(tmp_path: Path) -> None:
             (folder / "row.json").write_text(json.dumps(row | {"seed": seed, "data_seed": 0}))
             runs.append((("x", method), folder))
     found = compare(runs, ["dataset", "method"], "acc", {"method": "b"})
-    assert found == [["acc", "b - a", "+0.2000", "3 runs", "0.2500", "0.2500"]]
+    assert found == [["acc", "b - a", "+0.2000", "3 runs", "0.2500", "0.2500", ""]]
     assert compare(runs, ["dataset", "method"], "acc", {"method": "nobody"}) == []
     assert compare(runs, ["dataset", "method"], "nll", {"method": "b"}) == []
 
@@ -253,3 +253,33 @@ def test_runs_over_tasks_are_compared_task_by_task(tmp_path: Path) -> None:
         ["b 1 - a", "+0.4500", "2 tasks"],
         ["b 1 - a 1", "+0.7500", "2 tasks"],
     ]
+
+
+def test_runs_that_write_are_compared_item_by_item(tmp_path: Path) -> None:
+    """Of item q1 b is told in both answers and a in one, of q2 both in none: +.5 and 0."""
+    runs = []
+    for method, judged in {"a": ("x", "y", "y", "y"), "b": ("x", "x", "y", "y")}.items():
+        for data in ("one", "two"):
+            shown = judged if data == "one" else judged[::-1]
+            name = "attribution/acc_clean_bag1"
+            folder = done(tmp_path / f"{method}{data}", **{name: 0.5, "test/label_acc": 1.0})
+            row = json.loads((folder / "row.json").read_text())
+            (folder / "row.json").write_text(json.dumps(row | {"seed": 0, "data_seed": 0}))
+            header = ("item", "target", "agrees", "judged")
+            lines = [
+                (item, "x", int(method == "b"), own)
+                for item, own in zip(("q1", "q1", "q2", "q2"), shown, strict=True)
+            ]
+            write_csv(folder / "responses.csv", header, lines)
+            runs.append(((data, method), folder))
+    keys = ["data", "method"]
+    found = compare(runs, keys, "attribution/acc_clean_bag1", {"method": "b"})
+    # each data set by itself, though its items may be called alike
+    assert [row[1:4] for row in found] == [
+        ["b - a (one)", "+0.2500", "2 items"],
+        ["b - a (two)", "+0.2500", "2 items"],
+    ]
+    # of two items, both resampled means .5 or 0 in a quarter of the draws
+    assert [row[-1] for row in found] == ["+0.0000 to +0.5000"] * 2
+    labels = compare(runs, keys, "test/label_acc", {"method": "b"})
+    assert [row[2] for row in labels] == ["+1.0000"] * 2

@@ -22,7 +22,7 @@ from annorun.errors import ConfigError
 from annorun.scores.wording import content_reduced, token_f1
 from annorun.votes import Floats, Ints, Items, Votes
 
-Who = Literal["pooled", "token"]
+Who = Literal["pooled", "token", "adapter"]
 BAR = "|"
 # explanations that are this alike are no pair (F1 of their words)
 ALIKE = 0.9
@@ -62,10 +62,11 @@ class Responses:
         votes: with explanations.
         tokenizer: of the language model.
         prompt: with {text}, what stands before the annotator.
-        who: whether annotators are told apart.
+        who: how annotators are told apart: not, by their names, by adapters of their own.
         max_length: tokens of an input; a longer one loses its first.
         pairs: which pairs count: all, those of the same label, those of different labels.
-        weights: of a pair: none, or dissimilarity, 1 - F1 of the words that are not the input's.
+        weights: of a pair: none; dissimilarity, 1 - F1 of the words that are not the input's; an
+            array (n_annotators,), by whose response is chosen.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Responses:
         who: Who,
         max_length: int,
         pairs: Literal["all", "same", "different"],
-        weights: Literal["none", "dissimilarity"],
+        weights: Literal["none", "dissimilarity"] | Floats,
     ):
         assert votes.explanation is not None
         self.items, self.votes, self.tokenizer = items, votes, tokenizer
@@ -95,7 +96,7 @@ class Responses:
         self.named = [self._tokens(words) for words in own]
         self.label = [self._tokens(f" {name} {BAR}") for name in items.classes()]
         self.why = [[*self._tokens(f" {why.strip()}"), self.end] for why in votes.explanation]
-        self.kinds, self.weights = pairs, weights
+        self.kinds, self.weights, self.who = pairs, weights, who
         self.branches: list[Branch] = []
         self.n_scored = 0
         first = np.searchsorted(votes.item, np.arange(len(items) + 1))
@@ -125,6 +126,8 @@ class Responses:
         return not (same and token_f1(why[chosen], why[rejected]) > ALIKE)
 
     def _weight(self, item: int, chosen: int, rejected: int) -> float:
+        if isinstance(self.weights, np.ndarray):
+            return float(self.weights[self.votes.annotator[chosen]])
         if self.weights == "none":
             return 1.0
         given, why = self.items.inputs["text"][item], self.votes.explanation or ()
@@ -143,22 +146,27 @@ class Responses:
     ) -> dict[str, Any]:
         """Return branches as arrays, those of one item packed into one sequence.
 
+        Under adapters each branch is a sequence of its own: they act upon the input, too.
+
         Args:
             branches: those of an item stand together.
             paired: whether the others' responses are scored, too.
             explanation_only: whether the label is part of what is given.
 
         Returns:
-            `tokens`, `position` (B, T), `sees` (B, T, T): the sequences; `row`, `place`, `token`,
+            `tokens`, `position` (B, T), `sees` (B, T, T), `whose` (B,): the sequences, and the
+            annotator of the first branch of each; `row`, `place`, `token`,
             `response` (N,): the scored tokens, where they are predicted, and whose they are;
             `number`, `group`, `chosen` (R,): each response's number among all, its branch, whether
             it is the annotator's own; `pairs` (P, 2) places among the R, `weight` (P,).
         """
         names = ("row", "place", "token", "response", "number", "group", "chosen")
         columns: dict[str, list[Any]] = {name: [] for name in (*names, "pairs", "weight")}
-        trees = []
-        for row, (item, own) in enumerate(groupby(enumerate(branches), lambda b: b[1].item)):
-            segments: list[tuple[Sequence[int], int]] = [(self.asked[item], -1)]
+        trees, whose = [], []
+        for row, (_, together) in enumerate(groupby(enumerate(branches), self._sequence)):
+            own = list(together)
+            whose.append(own[0][1].target)
+            segments: list[tuple[Sequence[int], int]] = [(self.asked[own[0][1].item], -1)]
             nodes = []
             for group, branch in own:
                 nodes += self._grow(branch, group, paired, segments, columns)
@@ -175,7 +183,13 @@ class Responses:
         kinds = {"chosen": bool, "weight": np.float32}
         arrays = {k: np.array(v, dtype=kinds.get(k, np.int64)) for k, v in columns.items()}
         arrays["pairs"] = arrays["pairs"].reshape(-1, 2)
+        arrays["whose"] = np.array(whose, dtype=np.int64)
         return padded(trees, self.end) | arrays
+
+    def _sequence(self, numbered: tuple[int, Branch]) -> tuple[int, int]:
+        """Return what branches of one sequence have in common."""
+        _, branch = numbered
+        return branch.item, branch.target if self.who == "adapter" else -1
 
     def _grow(
         self,

@@ -8,8 +8,9 @@ target annotator's and whose rejected one another's, against the frozen first st
     stage 2   loss(h) of `annorun.objective.preference`, + anchor * -log pi(r_a | x, a) a token
 
 What is ours, as the paper's own could not be read:
-1. One model for all annotators, whose name stands after the input (`who=token`); `pooled` does not
-   tell them apart, and is a baseline of stage 1 alone.
+1. One model for all annotators, whose name stands after the input (`who=token`); `adapter`, an
+   adapter an annotator in place of names; `pooled` does not tell them apart, and is a baseline of
+   stage 1 alone. The gradient is clipped over all adapters together.
 2. The loss and its constants: DPO, beta .1, an anchor of .1.
 3. A response is its label, a bar, its explanation; `mask=explanation` scores the explanation given
    the label.
@@ -39,7 +40,8 @@ class Capo(L.LightningModule):
         network: what `annorun.net_response.build` takes.
         optimizer: `lr`, `betas`, `weight_decay`, `clip`, `schedule`, `max_steps`, of stage 1.
         seed: of weights that are not loaded.
-        who: whether annotators are told apart.
+        spec: with the number of annotators.
+        who: how annotators are told apart.
         loss: of pairs; listwise sees all responses of a branch at once.
         beta: of the loss; for simpo, of log-probabilities a token.
         margin: of simpo.
@@ -47,12 +49,13 @@ class Capo(L.LightningModule):
         anchor: weight of the chosen response's likelihood in stage 2.
         mask: what of a response is scored in stage 2.
         pairs: which pairs count, by their labels.
-        weights: of pairs.
+        weights: of pairs; competence: MACE's, of whose response is chosen.
         preference_steps: of stage 2; 0: there is none.
         preference_lr: of stage 2.
         temperature: of what is written.
         most_tokens: of a response.
         decodings: how often each test item is answered, by seeds of its own.
+        encoder: a sentence encoder, whose embeddings a second judge sees; None: there is none.
     """
 
     # says to `annorun.run` that it learns and writes responses
@@ -65,7 +68,7 @@ class Capo(L.LightningModule):
         seed: int,
         spec: Any = None,
         *,
-        who: Literal["pooled", "token"],
+        who: Literal["pooled", "token", "adapter"],
         loss: Literal["dpo", "ipo", "simpo", "listwise"],
         beta: Positive,
         margin: NonNegative,
@@ -73,12 +76,13 @@ class Capo(L.LightningModule):
         anchor: NonNegative,
         mask: Literal["all", "explanation"],
         pairs: Literal["all", "same", "different"],
-        weights: Literal["none", "dissimilarity"],
+        weights: Literal["none", "dissimilarity", "competence"],
         preference_steps: Natural,
         preference_lr: Positive,
         temperature: NonNegative,
         most_tokens: Count,
         decodings: Count,
+        encoder: str | None,
     ):
         super().__init__()
         self.kind, self.beta, self.margin, self.smoothing = loss, beta, margin, smoothing
@@ -91,16 +95,16 @@ class Capo(L.LightningModule):
         )
         self.preference_steps, self.preference_lr = preference_steps, preference_lr
         self.temperature, self.most_tokens, self.decodings = temperature, most_tokens, decodings
-        self.optimizer = optimizer
+        self.optimizer, self.encoder = optimizer, encoder
         self.paired = False
-        self.net = net_response.build(network, seed)
+        self.net = net_response.build(network, seed, spec.n_annotators if who == "adapter" else 1)
         # (n_scored,) of the frozen first stage, summed over tokens
         self.reference: Tensor | None = None
         self._validation: list[tuple[float, float]] = []
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:  # (R,), (R,)
         """Return each response's summed log-probability and its number of tokens."""
-        given = (batch[name] for name in ("tokens", "position", "sees", "row", "place"))
+        given = (batch[name] for name in ("tokens", "position", "sees", "row", "place", "whose"))
         logits = self.net(*given)
         n = len(batch["chosen"])
         return preference.response_scores(logits, batch["token"], batch["response"], n)

@@ -37,6 +37,7 @@ class ExplainPrompt:
         temperature: of what is written.
         most_tokens: of a response.
         decodings: how often each test item is answered, by seeds of its own.
+        encoder: a sentence encoder, whose embeddings a second judge sees; None: there is none.
     """
 
     # says to `annorun.run` that it writes responses, and that it does not learn
@@ -56,9 +57,11 @@ class ExplainPrompt:
         temperature: NonNegative,
         most_tokens: Count,
         decodings: Count,
+        encoder: str | None,
     ):
         self.examples, self.choose, self.personas = examples, choose, personas
         self.temperature, self.most_tokens, self.decodings = temperature, most_tokens, decodings
+        self.encoder = encoder
         self.net = net_response.build(network, seed)
 
 

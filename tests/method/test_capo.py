@@ -1,4 +1,4 @@
-"""CAPO's two stages: the loss against plain pairs, its start, its cancelling directions."""
+"""CAPO's two stages: losses against plain pairs, their start; an adapter an annotator."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from annorun import net
+from annorun import net, net_response
 from annorun.dataset.responses import Responses
 from annorun.dataset.synthetic_styles import synthetic_styles
 from annorun.method.capo import Capo
+from annorun.votes import TaskSpec
 
 OPTIMIZER = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0, "clip": 1.0}
 OPTIMIZER |= {"schedule": "constant", "max_steps": 10}
@@ -30,12 +31,13 @@ KEYS: dict[str, Any] = {
     "temperature": 0.7,
     "most_tokens": 20,
     "decodings": 1,
+    "encoder": None,
 }
 
 
 def built(seed: int = 0, **changes: Any) -> Capo:
     network = {"family": "causal", "model": "tiny", "lora": 0, "checkpointing": False}
-    return Capo(network, OPTIMIZER, seed, **(KEYS | changes))
+    return Capo(network, OPTIMIZER, seed, TaskSpec("explain", 2, 4), **(KEYS | changes))
 
 
 def responses(who: str = "token") -> Responses:
@@ -195,3 +197,104 @@ def test_only_the_seed_of_the_weights_tells_two_apart() -> None:
     one, again, other = (built(s).net.state_dict() for s in (0, 0, 1))
     assert all(torch.equal(one[k], again[k]) for k in one)
     assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+RANK, N = 4, 4
+ADAPTED = {"family": "causal", "model": "tiny", "lora": RANK, "checkpointing": False}
+
+
+def apart(**changes: Any) -> Capo:
+    keys = KEYS | {"who": "adapter"} | changes
+    module = Capo(ADAPTED, OPTIMIZER, 0, TaskSpec("explain", 2, N), **keys)
+    filled(module.net)
+    return module
+
+
+def filled(network: net_response.ResponseLM) -> None:
+    """Let adapters do something: their second half starts at zero."""
+    drawn = torch.Generator().manual_seed(0)
+    for name, own in sorted(network.named_parameters()):
+        if "lora_B" in name:
+            with torch.no_grad():
+                own.copy_(0.3 * torch.randn(own.shape, generator=drawn))
+
+
+def lone(module: Capo, who: int) -> net_response.ResponseLM:
+    """Return a network of one annotator, with his part of every adapter as its own."""
+    single = net_response.build(ADAPTED, 0)
+    every = dict(module.net.named_parameters())
+    part = slice(who * RANK, (who + 1) * RANK)
+    with torch.no_grad():
+        for name, own in single.named_parameters():
+            whole = every[name]
+            if "lora_A" in name:
+                whole = whole[part]
+            elif "lora_B" in name:
+                whole = whole[:, part]
+            own.copy_(whole)
+    return single
+
+
+def test_a_row_is_what_its_annotators_own_network_says() -> None:
+    module, data = apart().eval(), responses("adapter")
+    own = batch(data, n=N)
+    assert own["tokens"].shape[0] == N and own["whose"].tolist() == list(range(N))
+    scores, _ = module.scores(own)
+    for who in range(N):
+        single = apart()
+        single.net = lone(module, who)
+        theirs, _ = single.eval().scores(own | {"whose": torch.zeros(N, dtype=torch.long)})
+        mine = own["group"] == who
+        torch.testing.assert_close(scores[mine], theirs[mine], atol=1e-4, rtol=1e-5)
+        assert (scores[~mine] - theirs[~mine]).abs().max() > 0.1
+
+
+def test_no_annotator_moves_anothers_adapter() -> None:
+    module, data = apart(), responses("adapter")
+    branches = [b for b in data.branches if b.target == 2][:3]
+    arrays = data.batch(branches, paired=False, explanation_only=False)
+    module.loss({name: torch.from_numpy(array) for name, array in arrays.items()}).backward()
+    for name, own in module.net.named_parameters():
+        if not own.requires_grad:
+            continue
+        assert "lora" in name and own.grad is not None
+        parts = own.grad.split(RANK, dim=0 if "lora_A" in name else 1)
+        moved = [float(part.abs().max()) for part in parts]
+        assert moved[2] > 0 and moved[:2] + moved[3:] == [0.0] * 3
+
+
+def test_what_is_written_is_the_annotators_own_networks() -> None:
+    module, data = apart().eval(), responses("adapter")
+    prompts = [data.prompt(item, who) for item in (0, 1) for who in range(N)]
+    whose = list(range(N)) * 2
+    how = {"end": data.end, "most": 12, "temperature": 0}
+    written = module.net.write(prompts, whose, **how)
+    for who in range(N):
+        theirs = lone(module, who).write(prompts[who::N], [0, 0], **how)
+        assert written[who::N] == theirs
+    assert len({tuple(own) for own in written[:N]}) == N
+
+
+def test_annotators_are_told_apart_by_their_adapters_alone() -> None:
+    data = responses("adapter")
+    assert len({tuple(data.prompt(0, who)) for who in range(N)}) == 1
+    module = apart().eval()
+    own = batch(data, n=N, paired=False)
+    scores, _ = module.scores(own)
+    turned, _ = module.scores(own | {"whose": own["whose"].roll(1)})
+    assert (scores - turned).abs().min() > 1e-3
+
+
+def test_recomputed_activations_are_of_the_same_rows() -> None:
+    """Gradients with checkpointing are those without."""
+    data = responses("adapter")
+    own = batch(data, n=N, paired=False)
+    found: list[list[Tensor]] = []
+    for again in (False, True):
+        network = ADAPTED | {"checkpointing": again}
+        spec = TaskSpec("explain", 2, N)
+        module = Capo(network, OPTIMIZER, 0, spec, **(KEYS | {"who": "adapter"}))
+        filled(module.net)
+        found.append(list(torch.autograd.grad(module.loss(own), module.learned())))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from annorun.scores.significance import EXACT, corrected_resampled_t, holm, sign_flip
+from annorun.scores.significance import (
+    EXACT,
+    corrected_resampled_t,
+    holm,
+    paired_bootstrap,
+    sign_flip,
+)
 
 
 def test_sign_flip_by_hand() -> None:
@@ -83,3 +89,31 @@ def test_folds_of_nothing_are_found_as_rarely_as_asked() -> None:
         plain.append(ttest_1samp(difference, 0).pvalue < 0.05)
     assert np.mean(found) < 0.1
     assert np.mean(plain) > 0.2
+
+
+def test_the_bootstrap_interval_is_the_normal_one_of_many_pairs() -> None:
+    """Of n differences with deviation s, mean +- 1.96 s / sqrt(n)."""
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0.1, 1.0, size=2000)
+    low, high = paired_bootstrap(difference, rng=rng)
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    assert low == pytest.approx(difference.mean() - half, abs=0.003)
+    assert high == pytest.approx(difference.mean() + half, abs=0.003)
+    narrow = paired_bootstrap(difference, rng=rng, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_differences_that_are_all_one_leave_no_doubt() -> None:
+    rng = np.random.default_rng(0)
+    assert paired_bootstrap(np.full(5, 0.25), rng=rng) == (0.25, 0.25)
+    assert np.isnan(paired_bootstrap(np.empty(0), rng=rng)).all()
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    """Of 400 draws of 40 pairs, 90 % intervals: within three deviations of a binomial, less 1 %."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        low, high = paired_bootstrap(rng.exponential(size=40) - 1, rng=rng, level=0.9)
+        inside += low <= 0 <= high
+    assert 0.9 - 3 * 0.015 - 0.02 < inside / 400 < 0.9 + 3 * 0.015

@@ -1,0 +1,58 @@
+"""Writing to test items with a language model: who is asked what, and what is sampled."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from annorun.seeds import child
+from annorun.votes import Items, Votes
+
+# an item and an annotator
+Pair = tuple[int, int]
+# prompts written to at once
+AT_ONCE = 64
+
+
+def to_answer(items: Items, votes: Votes) -> list[Pair]:
+    """Return each annotator on each test item."""
+    test = np.flatnonzero(items.split == "test").tolist()
+    return [(i, a) for i in test for a in range(votes.n_annotators)]
+
+
+def texts(
+    module: Any, tokenizer: Any, asked: dict[Pair, list[int]], seed: int
+) -> Iterator[tuple[Pair, int, str]]:
+    """Yield what is written to each prompt, in each of the module's decodings.
+
+    Args:
+        module: with `net`, `decodings`, `most_tokens`, `temperature`.
+        tokenizer: its end of a text ends a response.
+        asked: tokens of each prompt.
+        seed: draws what is sampled; a decoding has a child of its own.
+    """
+    # those of like length together: the least padding
+    pairs = sorted(asked, key=lambda pair: len(asked[pair]))
+    for decoding in range(module.decodings):
+        with torch.random.fork_rng():
+            torch.manual_seed(child(seed, f"decoding/{decoding}"))
+            for first in range(0, len(pairs), AT_ONCE):
+                some = pairs[first : first + AT_ONCE]
+                tokens = module.net.write(
+                    [asked[pair] for pair in some],
+                    [target for _, target in some],
+                    end=tokenizer.eos_token_id,
+                    most=module.most_tokens,
+                    temperature=module.temperature,
+                )
+                for pair, own in zip(some, tokens, strict=True):
+                    yield pair, decoding, tokenizer.decode(own, skip_special_tokens=True)
+
+
+def unjudged(items: Items) -> list[str]:
+    """Return what hinders what is written from being judged."""
+    held = items.held_out
+    if held is None or not len(held) or held.explanation is None:
+        return ["dataset: no explanation of a test item; allowed is data that have some"]
+    return []
