@@ -7,6 +7,8 @@ written to items that the target has explained; a bag is of one decoding.
 
     attribution/acc_VIEW_bagB   the judge names the target; views `clean` and `reduced` by
                                 characters, `encoder` by embeddings of clean texts; human_VIEW_..
+    attribution/acc_llm_bagB    a language model names the target (`annorun.method.llm_judge`),
+                                where one is asked; human_llm_..; bags of 1 and 8, few of each
     attribution/macro_f1_VIEW   of single explanations
     attribution/acc_label_bag1, attribution/human_label_bag1    by the label alone, the floor
     imitation/acc_REDUCTION_bagB, imitation/margin_REDUCTION_bagB   nearest centroid of the
@@ -28,6 +30,7 @@ import numpy as np
 
 from annorun import results
 from annorun.method.judge import Judge, embedded, judged_vectors, latent
+from annorun.method.llm_judge import LlmJudge, attributed, question
 from annorun.scores import attribution, hard
 from annorun.scores.wording import viewed
 from annorun.seeds import rng
@@ -38,6 +41,8 @@ SIZES = (1, 2, 4, 8, 16, 32)
 View = Literal["clean", "reduced"]
 VIEWS: tuple[View, ...] = ("clean", "reduced")
 DRAWS = 250
+# of a language model as judge: explanations that it is shown of each annotator, sizes and bags
+SHOWN, ASKED, FEW = 8, (1, 8), 10
 
 
 class Texts(NamedTuple):
@@ -67,6 +72,7 @@ def judge(
     *,
     seed: int,
     encoder: str | None = None,
+    llm: LlmJudge | None = None,
 ) -> dict[str, float]:
     """Write responses.csv and return the metrics.
 
@@ -77,6 +83,7 @@ def judge(
         written: to each test item, for each annotator.
         seed: draws bags.
         encoder: a sentence encoder, whose embeddings one more judge sees; None: there is none.
+        llm: a language model that is one more; None: there is none.
     """
     held, train = items.held_out, votes.on(items.split == "train")
     assert held is not None and held.explanation is not None
@@ -102,6 +109,10 @@ def judge(
         found |= _by_bag(f"attribution/human_{name}", theirs, human.apart, seed)
         f1 = hard.macro_f1(own.argmax(axis=1), target, n)
         found[f"attribution/macro_f1_{name}"] = f1
+    if llm is not None:
+        shown = shown_to(llm, items, votes, seed)
+        found |= _by_llm("attribution/acc_llm", llm, shown, items, ours, seed)
+        found |= _by_llm("attribution/human_llm", llm, shown, items, human, seed)
     found |= _by_label(train, held, items, judged)
     for name, places in _reductions(items, (said, ours, human), n).items():
         means = attribution.centroids(places[0], said.author, n)
@@ -135,6 +146,45 @@ def _by_embedding(
     first, second = len(texts[0].why), len(texts[0].why) + len(texts[1].why)
     told = judged_vectors(states[:first], texts[0].author, states[first:], n_annotators)
     return told[: second - first], told[second - first :]
+
+
+def shown_to(llm: LlmJudge, items: Items, votes: Votes, seed: int) -> list[list[str]]:
+    """Return explanations of training items by each annotator, for a language model to know him by.
+
+    Raises:
+        ConfigError: with a bag as long as these, they are more than the model takes.
+    """
+    train = votes.on(items.split == "train")
+    said = Texts(list(train.explanation or ()), train.item, train.annotator, train.annotator)
+    clean, draw = said.seen(items, "clean"), rng(seed, "llm")
+    shown = []
+    for who in range(votes.n_annotators):
+        own = draw.permutation(np.flatnonzero(said.author == who))[:SHOWN]
+        shown.append([clean[k] for k in own])
+    longest = sorted((text for own in shown for text in own), key=len)[-max(ASKED) :]
+    llm.tokens([question(shown, longest)])
+    return shown
+
+
+def _by_llm(
+    name: str, llm: LlmJudge, shown: list[list[str]], items: Items, texts: Texts, seed: int
+) -> dict[str, float]:
+    """Return how often a language model names the author of a bag, a few of each author and size.
+
+    Who has explained nothing to it is not named.
+    """
+    clean, found = texts.seen(items, "clean"), {}
+    known = np.where([bool(own) for own in shown], 0.0, -np.inf)
+    for size in ASKED:
+        rows, whose = _bags(texts.apart, size, seed)
+        whose = whose % len(shown)
+        # single ones, too, only as many of each
+        place = np.argsort(rng(seed, f"llm/{size}").random(len(whose)), kind="stable")
+        few = [k for who in np.unique(whose) for k in place[whose[place] == who][:FEW]]
+        if few:
+            told = attributed(llm, shown, [[clean[k] for k in rows[bag]] for bag in few]) + known
+            found[f"{name}_bag{size}"] = float((told.argmax(axis=1) == whose[few]).mean())
+    return found
 
 
 def _reductions(

@@ -77,6 +77,7 @@ class Explaining:
             seed=c["seed"],
             spec=TaskSpec("explain", items.n_classes, votes.n_annotators),
         )
+        self.judges = writing.judges(self.module, items, votes, c["seed"], self.place)
         self.tokenizer = net.tokenizer(model)
         self.data = Responses(
             items,
@@ -139,7 +140,7 @@ class Explaining:
             self.votes,
             written,
             seed=self.c["seed"],
-            encoder=module.encoder,
+            **self.judges,
         )
 
     def _first_stage(self, folder: Path) -> None:

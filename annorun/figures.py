@@ -26,6 +26,13 @@ WORDS = {
     "annotator_dist.test.0.spammer": "spammers (share of annotators)",
     "test/acc": "accuracy",
     **dict.fromkeys(("judge/acc", "encoder/acc", "centroid/acc"), "attributed to its author"),
+    **dict.fromkeys(
+        ("attribution/acc", "imitation/acc"), "what is written,\nattributed to its target"
+    ),
+    **dict.fromkeys(
+        ("attribution/human", "imitation/human_acc"),
+        "the humans' own,\nattributed to their authors",
+    ),
     "bag": "explanations in a bag",
     "test/ece": "ECE",
     "method.module.steps": "EM steps J",

@@ -48,6 +48,7 @@ class Prompting:
                 f"training items; allowed is up to {few}"
             )
         self.module: ExplainPrompt = build(asked, network=network, optimizer={}, seed=c["seed"])
+        self.judges = writing.judges(self.module, items, self.votes, c["seed"], self.place)
         self.tokenizer = net.tokenizer(model)
         self.prompts = self._prompts()
         longest = max(map(len, self.prompts.values())) + self.module.most_tokens
@@ -76,7 +77,7 @@ class Prompting:
             self.votes,
             sorted(written),
             seed=self.c["seed"],
-            encoder=module.encoder,
+            **self.judges,
         )
 
     def _prompts(self) -> dict[tuple[int, int], list[int]]:

@@ -53,7 +53,7 @@ def identity(config: dict[str, Any]) -> str:
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
     kept["dataset"] = config["dataset"] | _data(config["dataset"])
     module = config["method"]["module"] or {}
-    named = {k: v for k in ("personas", "encoder") if (v := module.get(k)) and is_path(v)}
+    named = {k: v for k in ("personas", "encoder", "llm") if (v := module.get(k)) and is_path(v)}
     module = module | {k: checksum(Path(v).expanduser()) for k, v in named.items()}
     kept["method"] = config["method"] | {"module": module or None}
     used = family(config)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from annorun import explained_results, net
+from annorun.method.llm_judge import LlmJudge
 from annorun.seeds import child
 from annorun.votes import Items, Votes
 
@@ -48,6 +50,22 @@ def texts(
                 )
                 for pair, own in zip(some, tokens, strict=True):
                     yield pair, decoding, tokenizer.decode(own, skip_special_tokens=True)
+
+
+def judges(module: Any, items: Items, votes: Votes, seed: int, device: str) -> dict[str, Any]:
+    """Return the judges beside that on characters, as `explained_results.judge` takes them.
+
+    Raises:
+        ConfigError: one of them cannot be loaded, or takes less than it would be shown.
+    """
+    if module.encoder is not None:
+        # its weights after training: only whether it is there
+        net.tokenizer(module.encoder)
+    if module.llm is None:
+        return {"encoder": module.encoder}
+    llm = LlmJudge(module.llm, votes.n_annotators, seed=seed, device=device)
+    explained_results.shown_to(llm, items, votes, seed)
+    return {"encoder": module.encoder, "llm": llm}
 
 
 def unjudged(items: Items) -> list[str]:

@@ -49,6 +49,7 @@ METHOD: dict[str, Any] = {
     "most_tokens": 1,
     "decodings": 1,
     "encoder": None,
+    "llm": None,
 }
 OPTIMIZER: dict[str, Any] = {
     "lr": 5e-5,

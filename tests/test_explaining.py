@@ -1,8 +1,6 @@
 """Runs that learn to write explanations: files, metrics, the cached reference, what is refused."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +8,10 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from annorun import config, explained_results, explaining, results
-from annorun.dataset.synthetic_styles import synthetic_styles
+from annorun import config, explaining, results
 from annorun.errors import ConfigError
 from annorun.method.capo import Capo
 from annorun.run import run
-from annorun.votes import Items, Votes
-from annorun.written import Written, overlap
 
 Compose = Callable[..., DictConfig]
 FEW = [
@@ -106,6 +101,7 @@ def test_pairs_that_the_data_do_not_have_are_refused(
     [
         (["method.module.loss=listwise", "method.module.pairs=same"], "listwise has no pairs"),
         (["method.module.who=pooled"], "no response is preferred"),
+        (["method.module.who=adapter"], "want a rank; allowed is model_size.lora=16"),
     ],
 )
 def test_keys_that_would_do_nothing_are_refused(
@@ -189,6 +185,54 @@ def test_half_precision_goes_through_both_stages(compose: Compose) -> None:
     assert row["steps"] == 6
 
 
+def test_each_annotator_has_adapters_of_his_own(compose: Compose, cache: Path) -> None:
+    """Both stages go through; what is kept of the first is four adapters in the place of one."""
+    sizes = []
+    for who in ("token", "adapter"):
+        row = run(compose(*FEW, "model_size.lora=2", f"method.module.who={who}"))
+        assert row["steps"] == 6
+        sizes.append({p.name: p.stat().st_size for p in cache.glob("stage1-*.safetensors")})
+    (one,) = sizes[0].values()
+    (each,) = (sizes[1][name] for name in sizes[1].keys() - sizes[0].keys())
+    # names and shapes stand in the file, too
+    assert 2.5 * one < each < 4 * one
+
+
+def test_pairs_are_weighed_by_the_competence_of_whose_response_is_chosen(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[explaining.Explaining] = []
+    monkeypatch.setattr(
+        explaining.Explaining, "explain", lambda one, _: kept.append(one) or {"test/label_acc": 1.0}
+    )
+    run(compose(*FEW, "method.module.weights=competence"))
+    (one,) = kept
+    competence = one._weights()
+    assert competence.shape == (4,) and len(set(competence.tolist())) == 4
+    for branch in one.data.branches:
+        assert (branch.weight == competence[branch.target]).all()
+
+
+def test_other_judges_are_asked_beside_the_one_on_characters(compose: Compose) -> None:
+    given = ["method.module.encoder=tiny", "method.module.llm=tiny", "dataset.n_items=80"]
+    plain = run(compose(*FEW, "dataset.n_items=80"))["metrics"]
+    found = run(compose(*FEW, *given))["metrics"]
+    assert {k: found[k] for k in plain} == plain
+    more = set(found) - set(plain)
+    for name in ("acc_encoder_bag1", "human_encoder_bag8", "macro_f1_encoder", "acc_llm_bag1"):
+        assert f"attribution/{name}" in more
+    assert all(0 <= found[name] <= 1 for name in more)
+
+
+@pytest.mark.parametrize("key", ["encoder", "llm"])
+def test_a_judge_that_is_not_there_is_named_before_anything_is_learned(
+    compose: Compose, key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="nobody/nothing cannot be loaded"):
+        run(compose(*FEW, f"method.module.{key}=nobody/nothing"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_best_weights_are_not_kept(compose: Compose) -> None:
     with pytest.raises(ConfigError, match="choose_on=votes: each stage ends"):
         run(compose(*FEW, "trainer.choose_on=votes"))
@@ -197,103 +241,6 @@ def test_the_best_weights_are_not_kept(compose: Compose) -> None:
 def test_a_classifier_writes_nothing(compose: Compose) -> None:
     with pytest.raises(ConfigError, match="writes no explanations"):
         run(compose("method=majority", *FEW[1:8]))
-
-
-def generated() -> tuple[Items, Votes]:
-    return synthetic_styles(rng=np.random.default_rng(0), n_items=200, strength=0.6, error=0.0)
-
-
-def copies(items: Items) -> list[Written]:
-    """Return the humans' own test responses as if they had been written."""
-    held = items.held_out
-    assert held is not None
-    said = zip(held.item, held.annotator, held.label, held.explanation or (), strict=True)
-    return [Written(int(i), int(a), 0, items.classes()[k], why) for i, a, k, why in said]
-
-
-def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
-    items, votes = generated()
-    found = explained_results.judge(tmp_path, items, votes, copies(items), seed=0)
-    for view in ("clean", "reduced"):
-        for size in (1, 8):
-            own = found[f"attribution/acc_{view}_bag{size}"]
-            assert own == found[f"attribution/human_{view}_bag{size}"] > 0.6
-    assert found["test/label_acc"] == 1 and found["test/malformed"] == 0
-    assert found["test/length"] == pytest.approx(1)
-    assert found["test/rouge_l"] == pytest.approx(1) and 0 < found["test/human_rouge_l"] < 0.9
-    assert (
-        found["reasoning/jsd"] == 0 < found["reasoning/human_jsd"] < found["reasoning/others_jsd"]
-    )
-    assert found["imitation/acc_none_bag8"] == found["imitation/human_acc_none_bag8"] > 0.9
-    assert found["imitation/margin_none_bag8"] == found["imitation/human_margin_none_bag8"] > 0
-    assert found["attribution/acc_label_bag1"] == found["attribution/human_label_bag1"] > 0.25
-
-
-def test_bags_are_of_one_decoding_and_more_of_them_say_no_more(tmp_path: Path) -> None:
-    """Three times the same: one response of an item is no evidence for another."""
-    items, votes = generated()
-    once = copies(items)
-    thrice = [one._replace(decoding=d) for one in once for d in range(3)]
-    one, three = (
-        explained_results.judge(tmp_path, items, votes, own, seed=0) for own in (once, thrice)
-    )
-    assert three["attribution/acc_clean_bag1"] == pytest.approx(one["attribution/acc_clean_bag1"])
-    assert three["attribution/acc_clean_bag8"] == pytest.approx(
-        one["attribution/acc_clean_bag8"], abs=0.02
-    )
-
-
-def test_who_has_explained_no_test_item_is_not_judged(tmp_path: Path) -> None:
-    items, votes = generated()
-    held = items.held_out
-    assert held is not None
-    kept = replace(items, held_out=replace(held, **without(held, 3)))
-    found = explained_results.judge(tmp_path, kept, votes, copies(items), seed=0)
-    assert found["test/length"] == pytest.approx(1)
-    assert found["attribution/acc_clean_bag1"] == found["attribution/human_clean_bag1"]
-
-
-def without(votes: Votes, who: int) -> dict[str, Any]:
-    """Return the columns of votes less one annotator's."""
-    kept = votes.annotator != who
-    columns = {name: getattr(votes, name)[kept] for name in ("item", "annotator", "label")}
-    return columns | {"explanation": tuple(compress(votes.explanation or (), kept))}
-
-
-def test_another_annotators_words_are_attributed_to_him(tmp_path: Path) -> None:
-    items, votes = generated()
-    swapped = [one._replace(target=(one.target + 1) % 4) for one in copies(items)]
-    found = explained_results.judge(tmp_path, items, votes, swapped, seed=0)
-    assert found["attribution/acc_clean_bag8"] < 0.1
-    assert found["imitation/margin_none_bag8"] < 0
-    assert found["test/label_acc"] < 0.9
-    # each is written to the item that it was said of, by another
-    assert found["test/rouge_l"] == pytest.approx(found["test/human_rouge_l"], abs=0.05)
-    assert found["reasoning/jsd"] > found["reasoning/human_jsd"]
-
-
-def test_overlap_is_with_the_best_of_the_targets_own(tmp_path: Path) -> None:
-    """By hand: of 5 words and 4 the longest common subsequence has 3, so F = 2 * 3 / 9."""
-    held = Votes(
-        item=np.array([0, 0]),
-        annotator=np.array([0, 0]),
-        label=np.array([0, 1]),
-        n_items=1,
-        n_annotators=1,
-        n_classes=2,
-        explanation=("nothing alike", "the dog ran away"),
-        multi_label=True,
-    )
-    found = overlap(held, [Written(0, 0, 0, "a", "the big dog went away")])
-    assert found == {"test/rouge_l": pytest.approx(2 * 3 / 9)}
-
-
-def test_what_has_no_label_is_malformed(tmp_path: Path) -> None:
-    items, votes = generated()
-    broken = [one._replace(label="perhaps", why="") for one in copies(items)]
-    found = explained_results.judge(tmp_path, items, votes, broken, seed=0)
-    assert (found["test/malformed"], found["test/label_acc"], found["test/length"]) == (1, 0, 0)
-    assert np.isnan(found["test/copied"]) and np.isnan(found["test/distinct2"])
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ class Capo(L.LightningModule):
         most_tokens: of a response.
         decodings: how often each test item is answered, by seeds of its own.
         encoder: a sentence encoder, whose embeddings a second judge sees; None: there is none.
+        llm: a language model that judges as well; None: there is none.
     """
 
     # says to `annorun.run` that it learns and writes responses
@@ -83,6 +84,7 @@ class Capo(L.LightningModule):
         most_tokens: Count,
         decodings: Count,
         encoder: str | None,
+        llm: str | None,
     ):
         super().__init__()
         self.kind, self.beta, self.margin, self.smoothing = loss, beta, margin, smoothing
@@ -95,7 +97,7 @@ class Capo(L.LightningModule):
         )
         self.preference_steps, self.preference_lr = preference_steps, preference_lr
         self.temperature, self.most_tokens, self.decodings = temperature, most_tokens, decodings
-        self.optimizer, self.encoder = optimizer, encoder
+        self.optimizer, self.encoder, self.llm = optimizer, encoder, llm
         self.paired = False
         self.net = net_response.build(network, seed, spec.n_annotators if who == "adapter" else 1)
         # (n_scored,) of the frozen first stage, summed over tokens

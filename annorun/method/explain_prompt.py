@@ -38,6 +38,7 @@ class ExplainPrompt:
         most_tokens: of a response.
         decodings: how often each test item is answered, by seeds of its own.
         encoder: a sentence encoder, whose embeddings a second judge sees; None: there is none.
+        llm: a language model that judges as well; None: there is none.
     """
 
     # says to `annorun.run` that it writes responses, and that it does not learn
@@ -58,10 +59,11 @@ class ExplainPrompt:
         most_tokens: Count,
         decodings: Count,
         encoder: str | None,
+        llm: str | None,
     ):
         self.examples, self.choose, self.personas = examples, choose, personas
         self.temperature, self.most_tokens, self.decodings = temperature, most_tokens, decodings
-        self.encoder = encoder
+        self.encoder, self.llm = encoder, llm
         self.net = net_response.build(network, seed)
 
 

@@ -32,6 +32,7 @@ KEYS: dict[str, Any] = {
     "most_tokens": 20,
     "decodings": 1,
     "encoder": None,
+    "llm": None,
 }
 
 
