@@ -23,6 +23,7 @@ ALL = [(group, option) for group, options in OPTIONS.items() for option in optio
 BESIDE = {
     ("method", "realm"): ["dataset=digits"],
     ("dataset", "table"): ["dataset.path={table}"],
+    ("dataset", "explained_table"): ["dataset.path={table}"],
     ("dataset", "labelme"): ["dataset.path={folder}"],
     **{
         ("dataset", name): ["dataset.path={folder}"]

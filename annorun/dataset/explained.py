@@ -62,7 +62,7 @@ def explained(
         if subset != "VariErrNLI":
             raise ConfigError(f"dataset.path={path}: a file; {subset} is read from a folder")
         names, texts, said = _authors(file)
-        parts = np.repeat(["train", "val", "test"], _sizes(len(names)))
+        parts = np.repeat(["train", "val", "test"], sizes(len(names)))
         return assembled(said, texts, names, rng.permutation(parts), LABELS_2025[subset], True)
     entries = entries_of(file / subset, subset, dict)
     refuse([fault for entry in entries for fault in _faults(entry)])
@@ -128,7 +128,7 @@ def assembled(
     return items, votes.on(split != "test")
 
 
-def _sizes(n: int) -> tuple[int, int, int]:
+def sizes(n: int) -> tuple[int, int, int]:
     """Return how many items train, validate and test: 400, 50 and 50 of 500."""
     return n - 2 * (n // 10), n // 10, n // 10
 

@@ -31,18 +31,35 @@ from pathlib import Path
 
 import numpy as np
 
-from annorun.dataset.table_checks import PARTIAL, check_table, unknown
-from annorun.dataset.table_columns import REQUIRED, UNUSED, Column, Faults, LongTable
+from annorun.dataset.table_checks import check_table, unknown
+from annorun.dataset.table_columns import UNUSED, Column, Faults, Form, LongTable
 from annorun.dataset.table_parquet import read_parquet
 from annorun.dataset.table_text import read_csv, read_jsonl, read_tsv
 from annorun.votes import Ints, Items, Votes
 
-READERS: dict[str, Callable[[Path, Mapping[str, str], Faults], LongTable | None]] = {
+Reader = Callable[[Path, Mapping[str, str], Form, Faults], LongTable | None]
+READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
 }
+VOTES = Form(
+    needed={"task": "q1", "worker": "ann", "label": "yes"},
+    words={
+        "task": "every vote needs a task",
+        "worker": "every vote needs a worker",
+        "label": "every vote needs a label",
+        "subpopulation": f"every row needs one (or do without: dataset.subpopulation={UNUSED})",
+        "split": f"allowed: train, test (or do without: dataset.split={UNUSED})",
+        "gold": "leave the cell empty where it is unknown",
+        "control": "leave the cell empty where the task is no control",
+    },
+    owner={"gold": "task", "control": "task", "split": "task", "subpopulation": "worker"},
+    vote=("task", "worker"),
+    parts=("train", "test"),
+    partial=("gold", "control"),
+)
 
 
 def table(
@@ -82,28 +99,42 @@ def table(
         control=control,
         split=split,
     )
-    names = {key: name for key, name in wanted.items() if key in REQUIRED or name != UNUSED}
+    return _assemble(checked(path, wanted, VOTES))
+
+
+def checked(path: str, wanted: Mapping[str, str], form: Form) -> LongTable:
+    """Read a file of any of the formats and hold it against its form.
+
+    Args:
+        path: the file.
+        wanted: name of the column of each key; `none`, for one that is not needed: do without.
+        form: what is needed and allowed.
+
+    Raises:
+        ConfigError: all that is wrong with the file.
+    """
+    names = {key: name for key, name in wanted.items() if key in form.needed or name != UNUSED}
     faults = Faults(path)
-    _check_names(names, faults)
-    read = _read(path, names, faults)
+    _check_names(names, form, faults)
+    read = _read(path, names, form, faults)
     if read is not None:
-        check_table(read, faults)
+        check_table(read, form, faults)
     if faults or read is None:
         raise faults.error()
-    return _assemble(read)
+    return read
 
 
-def _check_names(names: Mapping[str, str], faults: Faults) -> None:
+def _check_names(names: Mapping[str, str], form: Form, faults: Faults) -> None:
     for key, name in names.items():
         same = [other for other in names if names[other] == name]
         if same[0] != key:
             faults.add(
                 f"dataset.{same[0]} and dataset.{key} are both {name!r}; each needs its own column"
-                + ("" if key in REQUIRED else f" (or do without: dataset.{key}={UNUSED})")
+                + ("" if key in form.needed else f" (or do without: dataset.{key}={UNUSED})")
             )
 
 
-def _read(path: str, names: Mapping[str, str], faults: Faults) -> LongTable | None:
+def _read(path: str, names: Mapping[str, str], form: Form, faults: Faults) -> LongTable | None:
     file = Path(path).expanduser()
     reader = READERS.get(file.suffix.lower())
     if file.is_dir():
@@ -116,22 +147,22 @@ def _read(path: str, names: Mapping[str, str], faults: Faults) -> LongTable | No
     elif not os.access(file, os.R_OK):
         faults.add("the file may not be read: permission denied")
     else:
-        return reader(file, names, faults)
+        return reader(file, names, form, faults)
     return None
 
 
 def _assemble(read: LongTable) -> tuple[Items, Votes]:
     columns = read.columns
-    item, names = _ranked(columns["task"])
-    annotator, annotator_names = _ranked(columns["worker"])
-    labels = [columns[key] for key in ("label", *PARTIAL) if key in columns]
+    item, names = ranked(columns["task"])
+    annotator, annotator_names = ranked(columns["worker"])
+    labels = [columns[key] for key in ("label", *VOTES.partial) if key in columns]
     class_names = _in_order(value for column in labels for value in column.values if value)
     split = np.full(len(names), "train")
     if "split" in columns:
         split[item] = np.array(columns["split"].values, dtype=np.str_)[columns["split"].codes]
     group, group_names = None, None
     if "subpopulation" in columns:
-        of_row, group_names = _ranked(columns["subpopulation"])
+        of_row, group_names = ranked(columns["subpopulation"])
         group = np.zeros(len(annotator_names), dtype=np.int64)
         group[annotator] = of_row
     items = Items(
@@ -170,7 +201,7 @@ def _labels(column: Column | None, item: Ints, n_items: int, class_names: list[s
     return truth
 
 
-def _ranked(column: Column) -> tuple[Ints, list[str]]:
+def ranked(column: Column) -> tuple[Ints, list[str]]:
     """Return the column as numbers, (n_rows,), and the name of each number."""
     names = _in_order(value for value in column.values if value)
     return _codes(column, names), names

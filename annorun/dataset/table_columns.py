@@ -11,7 +11,6 @@ import numpy as np
 from annorun.errors import ConfigError
 from annorun.votes import Ints
 
-REQUIRED = ("task", "worker", "label")
 UNUSED = "none"
 SHOWN = 20
 
@@ -27,6 +26,29 @@ class Column:
     def cell(self, row: int) -> str | None:
         """Return the cell of one row."""
         return self.values[int(self.codes[row])]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one kind of long table holds, by key (`task`, `worker`, ...).
+
+    Attributes:
+        needed: the columns that must be there, each with a cell as an example.
+        words: what is said of a column where a cell is missing or not allowed.
+        owner: whose a column is; its cell is the same in all rows of one owner.
+        vote: the columns whose cells no two rows share, all together.
+        parts: what a split may be.
+        partial: labels of a task that need not be known: a cell may be empty.
+        free: texts that nobody compares: blanks at their ends and the word `nan` are theirs.
+    """
+
+    needed: Mapping[str, str]
+    words: Mapping[str, str]
+    owner: Mapping[str, str]
+    vote: tuple[str, ...]
+    parts: tuple[str, ...]
+    partial: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,7 @@ class Faults:
 
 
 def locate(
-    header: Sequence[str], names: Mapping[str, str], faults: Faults, *, line: int = 0
+    header: Sequence[str], names: Mapping[str, str], form: Form, faults: Faults, *, line: int = 0
 ) -> dict[str, int]:
     """Return where each key's column stands in the header; missing or repeated ones become faults.
 
@@ -128,21 +150,21 @@ def locate(
                     line=line,
                     column=name,
                 )
-        elif key in REQUIRED or name != key:
-            absent += key in REQUIRED
-            faults.add(_absent(key, name, header), line=line)
-    if absent == len(REQUIRED):
+        elif key in form.needed or name != key:
+            absent += key in form.needed
+            faults.add(_absent(key, name, form, header), line=line)
+    if absent == len(form.needed):
         faults.add("none of the needed columns is there: names of columns come first", line=line)
     return found
 
 
-def _absent(key: str, name: str, header: Sequence[str]) -> str:
+def _absent(key: str, name: str, form: Form, header: Sequence[str]) -> str:
     lowered = {column.strip().lower(): column for column in reversed(header)}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     nearest = f" (nearest: {lowered[near[0]]!r})" if near else ""
     shown = ", ".join(repr(column) for column in header[:SHOWN]) or "none"
     more = f" and {len(header) - SHOWN} more" if len(header) > SHOWN else ""
-    unused = "" if key in REQUIRED else f", or do without: dataset.{key}={UNUSED}"
+    unused = "" if key in form.needed else f", or do without: dataset.{key}={UNUSED}"
     return (
         f"no column {name!r}{nearest}; there are: {shown}{more}; "
         f"name yours with dataset.{key}=COLUMN{unused}"

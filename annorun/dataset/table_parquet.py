@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from annorun.dataset.table_columns import Column, Faults, LongTable, locate
+from annorun.dataset.table_columns import Column, Faults, Form, LongTable, locate
 
 
-def read_parquet(path: Path, names: Mapping[str, str], faults: Faults) -> LongTable | None:
+def read_parquet(
+    path: Path, names: Mapping[str, str], form: Form, faults: Faults
+) -> LongTable | None:
     """Read the columns that are used; a column whose text form is not unique becomes a fault."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -18,7 +20,7 @@ def read_parquet(path: Path, names: Mapping[str, str], faults: Faults) -> LongTa
     try:
         with pq.ParquetFile(path) as file:
             header = list(file.schema_arrow.names)
-            found = locate(header, names, faults)
+            found = locate(header, names, form, faults)
             once = {
                 key: header[index]
                 for key, index in found.items()

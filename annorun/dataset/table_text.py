@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from annorun.dataset.table_columns import Encoder, Faults, LongTable, joined, locate
+from annorun.dataset.table_columns import Encoder, Faults, Form, LongTable, joined, locate
 from annorun.votes import Ints
 
 # few enough rows that their strings are still in the processor's cache when they are encoded
@@ -20,7 +20,10 @@ MAGIC = {
     b"PAR1": "a Parquet file",
 }
 SEPARATORS = {",": "commas (.csv)", "\t": "tabs (.tsv)", ";": "semicolons", "|": "bars"}
-EXAMPLE = '{"task": "q1", "worker": "ann", "label": "yes"}'
+
+
+class Constant(str):
+    """NaN or Infinity, written without quotes."""
 
 
 class _Reader(Protocol):
@@ -32,18 +35,18 @@ class _Reader(Protocol):
     def __next__(self) -> list[str]: ...
 
 
-def read_csv(path: Path, names: Mapping[str, str], faults: Faults) -> LongTable | None:
+def read_csv(path: Path, names: Mapping[str, str], form: Form, faults: Faults) -> LongTable | None:
     """Read comma-separated values (RFC 4180, UTF-8, a first line of column names)."""
-    return _read_delimited(path, names, faults, ",")
+    return _read_delimited(path, names, form, faults, ",")
 
 
-def read_tsv(path: Path, names: Mapping[str, str], faults: Faults) -> LongTable | None:
+def read_tsv(path: Path, names: Mapping[str, str], form: Form, faults: Faults) -> LongTable | None:
     """Read tab-separated values, quoted as in CSV."""
-    return _read_delimited(path, names, faults, "\t")
+    return _read_delimited(path, names, form, faults, "\t")
 
 
 def _read_delimited(
-    path: Path, names: Mapping[str, str], faults: Faults, delimiter: str
+    path: Path, names: Mapping[str, str], form: Form, faults: Faults, delimiter: str
 ) -> LongTable | None:
     if _binary(path, faults):
         return None
@@ -60,7 +63,7 @@ def _read_delimited(
                 rows, lines = rows[1:], lines[1:]
                 if _other_delimiter(header, delimiter, faults, line):
                     return None
-                found = locate(header, names, faults, line=line)
+                found = locate(header, names, form, faults, line=line)
                 encoders = {index: Encoder() for index in found.values()}
             rows, lines = _even(rows, lines, len(header), faults)
             columns = list(zip(*rows, strict=True)) or [()] * len(header)
@@ -69,7 +72,8 @@ def _read_delimited(
             pieces.append(lines)
     if not header:
         if not faults:
-            faults.add("an empty file; the first line names the columns: task, worker, label")
+            wanted = ", ".join(form.needed)
+            faults.add(f"an empty file; the first line names the columns: {wanted}")
         return None
     used = {key: encoders[index].column(header[index]) for key, index in found.items()}
     return LongTable(used, joined(pieces))
@@ -155,20 +159,23 @@ def _other_delimiter(header: list[str], delimiter: str, faults: Faults, line: in
     return False
 
 
-def read_jsonl(path: Path, names: Mapping[str, str], faults: Faults) -> LongTable | None:
+def read_jsonl(
+    path: Path, names: Mapping[str, str], form: Form, faults: Faults
+) -> LongTable | None:
     """Read one JSON object a line; numbers keep the digits they are written with."""
     if _binary(path, faults):
         return None
     decoder = json.JSONDecoder(
-        object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=str
+        object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=Constant
     )
+    example = json.dumps(form.needed)
     encoders = {key: Encoder() for key in names}
     header: dict[str, None] = {}
     rows, lines = list[dict[str, Any]](), list[int]()
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         try:
             for line, text in enumerate(file, 1):
-                row = _json_row(text, decoder, line, faults)
+                row = _json_row(text, decoder, line, example, faults)
                 if row is None:
                     continue
                 if row.keys() != header.keys():
@@ -176,15 +183,15 @@ def read_jsonl(path: Path, names: Mapping[str, str], faults: Faults) -> LongTabl
                 rows.append(row)
                 lines.append(line)
                 if len(rows) == BLOCK:
-                    _encode(rows, lines[-len(rows) :], names, encoders, faults)
+                    _encode(rows, lines[-len(rows) :], names, form, encoders, faults)
         except UnicodeDecodeError:
             _undecodable(path, faults)
-    _encode(rows, lines[-len(rows) :], names, encoders, faults)
+    _encode(rows, lines[-len(rows) :], names, form, encoders, faults)
     if not header:
         if not faults:
-            faults.add(f"no JSON object; one a line is needed, like {EXAMPLE}")
+            faults.add(f"no JSON object; one a line is needed, like {example}")
         return None
-    found = locate(list(header), names, faults)
+    found = locate(list(header), names, form, faults)
     columns = {key: encoders[key].column(names[key]) for key in found}
     return LongTable(columns, np.array(lines, dtype=np.int64))
 
@@ -193,6 +200,7 @@ def _encode(
     rows: list[dict[str, Any]],
     lines: list[int],
     names: Mapping[str, str],
+    form: Form,
     encoders: Mapping[str, Encoder],
     faults: Faults,
 ) -> None:
@@ -200,15 +208,21 @@ def _encode(
     for key, name in names.items():
         cells = [row.get(name) for row in rows]
         if not set(map(type, cells)) <= {str, type(None)}:
+            free = key in form.free
             cells = [
-                _json_text(cell, name, line, faults)
+                _json_text(cell, name, line, faults, free)
                 for cell, line in zip(cells, lines, strict=True)
             ]
         encoders[key].extend(cells)
     rows.clear()
 
 
-def _json_text(cell: Any, name: str, line: int, faults: Faults) -> str | None:
+def _json_text(cell: Any, name: str, line: int, faults: Faults, free: bool) -> str | None:
+    if isinstance(cell, Constant):
+        # elsewhere the word NaN is a fault, with quotes or without
+        if free:
+            faults.add(f"{cell} without quotes is no text; text is allowed", line=line, column=name)
+        return str(cell)
     if cell is None or isinstance(cell, str):
         return cell
     if not isinstance(cell, bool):
@@ -227,20 +241,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_row(
-    text: str, decoder: json.JSONDecoder, line: int, faults: Faults
+    text: str, decoder: json.JSONDecoder, line: int, example: str, faults: Faults
 ) -> dict[str, Any] | None:
     if not text.strip():
         return None
     try:
         row = decoder.decode(text)
     except json.JSONDecodeError as error:
-        faults.add(f"not JSON: {error.msg} at character {error.colno}; like {EXAMPLE}", line=line)
+        faults.add(f"not JSON: {error.msg} at character {error.colno}; like {example}", line=line)
     except (ValueError, RecursionError) as error:
         faults.add(str(error), line=line)
     else:
         if isinstance(row, dict):
             return row
-        faults.add(f"not a JSON object; one a line is needed, like {EXAMPLE}", line=line)
+        faults.add(f"not a JSON object; one a line is needed, like {example}", line=line)
     return None
 
 
