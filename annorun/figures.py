@@ -22,17 +22,13 @@ from annorun.tables import Cell, Key, word
 # Okabe and Ito 2008, told apart by colour-blind readers, too; grey in place of their yellow
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 MARKERS = "osD^vP*X"
+GROUPS = ((0, "majority"), (1, "minority"))
 WORDS = {
     "annotator_dist.test.0.spammer": "spammers (share of annotators)",
-    "test/acc": "accuracy",
+    **dict.fromkeys(("test/acc", "labels/acc"), "accuracy"),
     **dict.fromkeys(("judge/acc", "encoder/acc", "centroid/acc"), "attributed to its author"),
-    **dict.fromkeys(
-        ("attribution/acc", "imitation/acc"), "what is written,\nattributed to its target"
-    ),
-    **dict.fromkeys(
-        ("attribution/human", "imitation/human_acc"),
-        "the humans' own,\nattributed to their authors",
-    ),
+    **dict.fromkeys(("attribution/acc", "imitation/acc"), "attributed: what is written"),
+    **dict.fromkeys(("attribution/human", "imitation/human_acc"), "attributed: the humans' own"),
     "bag": "explanations in a bag",
     "test/ece": "ECE",
     "method.module.steps": "EM steps J",
@@ -42,16 +38,13 @@ WORDS = {
     "annotator_dist.shares.1": "minority (share of annotators)",
     "annotator_dist.per_item": "annotators an item",
     "annotator_dist.most_items": "votes an annotator (at most)",
-    "labels/acc": "accuracy",
-    "labels/acc_0": "majority accuracy",
-    "labels/acc_1": "minority accuracy",
+    **{f"labels/acc_{k}": f"{g} accuracy" for k, g in GROUPS},
     "labels/disagreement": "expected disagreement\n(share of items)",
     "labels/disagreement_argmax": "disagreement of hard labels\n(share of items)",
     "labels/disagreement_true": "true disagreement\n(share of items)",
     "annotators/rand": "adjusted Rand index of the groups",
     "annotators/pearson": "competence correlation",
-    "annotators/pearson_0": "competence correlation,\nmajority",
-    "annotators/pearson_1": "competence correlation,\nminority",
+    **{f"annotators/pearson_{k}": f"competence correlation,\n{g}" for k, g in GROUPS},
 }
 WIDEST = 4
 CROSSING: dict[str, Any] = {"fontsize": 7, "ha": "center", "va": "bottom"}
