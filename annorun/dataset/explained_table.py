@@ -13,7 +13,8 @@ rules for `task`, `worker` and `label` hold here too. Beside them:
   in JSON.
 - An annotator may give a task several labels, each with its explanation; none twice.
 - `split` (of a task: train, val or test) is used when the file has it: tasks of train and of test
-  must be there. Without it a tenth of the tasks validates and a tenth tests, drawn by `data_seed`.
+  must be there. Without it a tenth of the texts validates and a tenth tests, drawn by `data_seed`;
+  tasks of one text are of one part.
 
 There is no truth. The responses to test tasks are those of `Items.held_out`.
 """
@@ -48,7 +49,7 @@ FORM = Form(
     parts=PARTS,
     free=("explanation", "text"),
 )
-# tasks of which a tenth is one
+# texts of which a tenth is one
 FEWEST = 10
 
 
@@ -88,7 +89,8 @@ def explained_table(
     row = np.zeros(len(names), dtype=np.int64)
     # any row of a task: its text and part are the same in all
     row[item] = np.arange(len(item))
-    parts = _parts(path, columns.get("split"), row, rng)
+    texts = _cells(columns["text"], row)
+    parts = _parts(path, columns.get("split"), row, texts, rng)
     pair = item * len(annotator_names) + annotator
     votes = Votes(
         item=item,
@@ -102,7 +104,7 @@ def explained_table(
     )
     items = Items(
         kind="explain",
-        inputs={"text": _cells(columns["text"], row)},
+        inputs={"text": texts},
         split=parts,
         n_classes=len(class_names),
         held_out=votes.on(parts == "test"),
@@ -123,17 +125,19 @@ def _parts(
     path: str,
     column: Column | None,
     row: Ints,  # (n_items,) one of each item
+    texts: list[str],  # of each item
     rng: np.random.Generator,
 ) -> np.ndarray:  # (n_items,)
     """Return the part of each item, drawn where the table says none."""
     if column is None:
-        if len(row) < FEWEST:
+        once, own = np.unique(np.array(texts, dtype=object), return_inverse=True)
+        if len(once) < FEWEST:
             raise ConfigError(
-                f"{path}: {len(row)} tasks and no column of their split; allowed: {FEWEST} tasks "
+                f"{path}: {len(once)} texts and no column of their split; allowed: {FEWEST} texts "
                 "or more, of which a tenth validates and a tenth tests, or a column with "
                 f"{', '.join(PARTS)} (dataset.split=COLUMN)"
             )
-        return rng.permutation(np.repeat(PARTS, sizes(len(row))))
+        return rng.permutation(np.repeat(PARTS, sizes(len(once))))[own]
     parts = np.array(_cells(column, row))
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:

@@ -86,6 +86,11 @@ class Responses:
         if tokenizer.eos_token_id is None:
             raise ConfigError("model_size.causal: its tokenizer has no token that ends a text")
         self.end = int(tokenizer.eos_token_id)
+        if held := [name for name in items.classes() if BAR in name]:
+            raise ConfigError(
+                f"dataset: label {held[0]!r} holds {BAR}, which parts labels from explanations; "
+                "allowed is a label without"
+            )
         # what a text begins with, of models that want it
         first = tokenizer("a")["input_ids"][:1]
         begin = first if first == [tokenizer.bos_token_id] else []

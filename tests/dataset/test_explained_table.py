@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 
 from annorun.dataset.explained_table import explained_table
 from annorun.dataset.synthetic_styles import synthetic_styles
-from annorun.errors import ConfigError
 from annorun.run import run
 from annorun.seeds import rng
 from annorun.votes import Items, Votes
@@ -30,9 +29,6 @@ ROWS: list[Row] = [
     ("10", "ann", "maybe", 'or "so", perhaps\t', "A cat\nsat.", "train"),
     ("2", "cy", "yes", "it says so", " blanks ", "val"),
 ]
-HEAD = "task,worker,label,explanation,text\n"
-OK = "a,x,1,why,t\nb,x,2,why,u\n"
-SPLIT = "task,worker,label,explanation,text,split\n"
 
 
 def read(path: Path, seed: int = 0, **names: str) -> tuple[Items, Votes]:
@@ -66,12 +62,6 @@ def plain(read: tuple[Items, Votes]) -> list[Any]:
     ]
     names = [items.names, items.class_names, items.annotator_names, items.inputs["text"]]
     return [*parts, *names, items.split.tolist(), items.n_classes, items.kind]
-
-
-def faults_of(path: Path, **names: str) -> list[str]:
-    with pytest.raises(ConfigError) as error:
-        read(path, **names)
-    return [fault.removeprefix(str(path)) for fault in error.value.faults]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -151,6 +141,21 @@ def test_the_data_seed_draws_a_split_where_there_is_none(tmp_path: Path) -> None
     assert plain(read(whole, split="none")) == plain(read(path))
 
 
+def test_tasks_of_one_text_are_of_one_part(tmp_path: Path) -> None:
+    """Two tasks a text: a tenth of 20 texts, twice, and none on both sides."""
+    rows = [
+        [f"{task}", who, label, "so", f"text {task % 20}"]
+        for task in range(40)
+        for who, label in (("x", "1"), ("y", "2"))
+    ]
+    items, _ = read(write(tmp_path / "said.csv", rows, NAMES[:5]))
+    parts: dict[str, set[str]] = {}
+    for text, part in zip(items.inputs["text"], items.split, strict=True):
+        parts.setdefault(text, set()).add(part)
+    assert all(len(own) == 1 for own in parts.values())
+    assert [int((items.split == part).sum()) for part in ("train", "val", "test")] == [32, 4, 4]
+
+
 def test_columns_can_be_renamed(tmp_path: Path) -> None:
     named = write(tmp_path / "said.csv", ROWS, [f"my {name}" for name in NAMES])
     plainly = write(tmp_path / "said.tsv", ROWS)
@@ -158,133 +163,6 @@ def test_columns_can_be_renamed(tmp_path: Path) -> None:
 
 
 # content, what the one fault starts with (after the path), what it says beside that
-BAD: dict[str, tuple[str, str, str, str]] = {
-    "no column": (
-        "v.csv",
-        "task,worker,label,reason,text\n" + OK,
-        ", line 1: no column 'explanation'",
-        "name yours with dataset.explanation=COLUMN",
-    ),
-    "empty": ("v.csv", "", ": an empty file", "task, worker, label, explanation, text"),
-    "no rows": ("v.csv", HEAD, ": no votes", "no row below it"),
-    "no task": ("v.csv", HEAD + OK + ",x,1,w,t\n", ", line 4, column task: empty", "a task"),
-    "no explanation": (
-        "v.csv",
-        HEAD + OK + "c,x,1,,t\n",
-        ", line 4, column explanation: empty",
-        "every row needs an explanation",
-    ),
-    "blank explanation": (
-        "v.csv",
-        HEAD + OK + 'c,x,1," \n\t",t\n',
-        ", line 4, column explanation: only blanks",
-        "every row needs an explanation",
-    ),
-    "no text": (
-        "v.csv",
-        HEAD + OK + "a,y,1,w,\n",
-        ", line 4, column text: empty",
-        "every row needs the text of its task",
-    ),
-    "null": (
-        "v.jsonl",
-        '{"task": 1, "worker": 1, "label": 1, "explanation": null, "text": "t"}',
-        ", line 1, column explanation: null or absent",
-        "every row needs an explanation",
-    ),
-    "NaN that is no word": (
-        "v.jsonl",
-        '{"task": 1, "worker": 1, "label": 1, "explanation": NaN, "text": "t"}',
-        ", line 1, column explanation: NaN without quotes",
-        "text is allowed",
-    ),
-    "another text": (
-        "v.csv",
-        HEAD + OK + "a,y,1,w,t \n",
-        ", line 4, column text: 't ', but task 'a' has 't' in line 2",
-        "one text a task is allowed",
-    ),
-    "another long text": (
-        "v.csv",
-        f"{HEAD}a,x,1,w,{'k' * 500}\na,y,2,w,{'k' * 400}!\n",
-        f", line 3, column text: ...'{'k' * 30}!', but task 'a' has ...'{'k' * 60}'... in line 2",
-        "one text a task is allowed",
-    ),
-    "the same label again": (
-        "v.csv",
-        HEAD + OK + "a,x,1,another,t\n",
-        ", line 4, column label: 'x' labelled task 'a' '1' already in line 2",
-        "one vote a task, worker and label is allowed",
-    ),
-    "blank at a label's end": (
-        "v.csv",
-        HEAD + OK + "c,x,1 ,w,t\n",
-        ", line 4, column label: '1 ' has blanks",
-        "remove them",
-    ),
-    "label nan": ("v.csv", HEAD + OK + "c,x,nan,w,t\n", ", line 4, column label: 'nan'", "label"),
-    "NUL": (
-        "v.csv",
-        HEAD + OK + "c,x,1," + "w" * 90 + "\0,t\n",
-        f", line 4, column explanation: ...'{'w' * 30}\\x00' holds a NUL byte",
-        "text without it is allowed",
-    ),
-    "half a character": (
-        "v.jsonl",
-        '{"task": 1, "worker": 1, "label": 1, "explanation": "w\\ud800", "text": "t"}',
-        ", line 1, column explanation: 'w\\ud800' holds half a character",
-        "valid text is allowed",
-    ),
-    "one class": ("v.csv", HEAD + "a,x,1,w,t\n", ", column label: every label is '1'", "2 classes"),
-    "another split": (
-        "v.csv",
-        SPLIT + "a,x,1,w,t,train\na,y,2,w,t,test\n",
-        ", line 3, column split: 'test', but task 'a' has 'train' in line 2",
-        "one split a task is allowed",
-    ),
-    "a part that is none": (
-        "v.csv",
-        SPLIT + "a,x,1,w,t,train\nb,y,2,w,t,dev\n",
-        ", line 3, column split: 'dev'",
-        "allowed: train, val, test (or do without: dataset.split=none)",
-    ),
-    "nothing tests": (
-        "v.csv",
-        SPLIT + "a,x,1,w,t,train\nb,y,2,w,t,val\n",
-        ", column split: no task is of test",
-        "allowed: train, val, test, of these train and test are needed",
-    ),
-    "nothing trains": (
-        "v.csv",
-        SPLIT + "a,x,1,w,t,test\nb,y,2,w,t,val\n",
-        ", column split: no task is of train;",
-        "dataset.split=none",
-    ),
-    "too few to draw from": ("v.csv", HEAD + OK, ": 2 tasks and no column of", "10 tasks or more"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named_with_its_place(name: str, tmp_path: Path) -> None:
-    file, content, place, words = BAD[name]
-    path = tmp_path / file
-    path.write_text(content, encoding="utf-8")
-    found = [fault for fault in faults_of(path) if fault.startswith(place)]
-    assert len(found) == 1, faults_of(path)
-    assert words in found[0], found
-
-
-def test_faults_come_all_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "v.csv"
-    path.write_text(HEAD + OK + "a,y,,,t\nb,y,1,w,v\na,x,1,w,t\n", encoding="utf-8")
-    assert [fault.split(":")[0] for fault in faults_of(path)] == [
-        ", line 4, column label",
-        ", line 4, column explanation",
-        ", line 5, column text",
-        ", line 6, column label",
-    ]
-
-
 def test_a_written_table_has_the_signal_of_what_it_was_written_from(
     compose: Callable[..., DictConfig], tmp_path: Path
 ) -> None:

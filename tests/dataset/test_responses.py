@@ -1,10 +1,13 @@
 """Tokens, pairs and packed batches of explanations, by hand and against sequences of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from annorun import net
 from annorun.dataset.responses import Branch, Responses
+from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
 
 WHYS = ("it is red", "they differ", "it is red.", "a big one")
@@ -55,6 +58,14 @@ def test_an_input_an_annotator_and_a_response_are_three_texts() -> None:
         == read(pooled, pooled.prompt(0, 0))
         == "a red fox\nAnswer:"
     )
+
+
+def test_a_label_with_a_bar_in_it_is_refused() -> None:
+    items, votes = data()
+    items = replace(items, class_names=["no", "yes|or so"])
+    how = {"prompt": "{text}", "who": "token", "max_length": 50, "pairs": "all", "weights": "none"}
+    with pytest.raises(ConfigError, match=r"label 'yes\|or so' holds"):
+        Responses(items, votes, net.tokenizer("tiny"), **how)
 
 
 def test_a_long_input_loses_its_first_tokens() -> None:
