@@ -12,7 +12,8 @@ them so. Weights are float32 whatever the checkpoint's dtype; the trainer's prec
 import importlib.util
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +285,9 @@ def _readable(model: str) -> Iterator[None]:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        # the bar of a .gguf file, which nothing else switches off
+        with redirect_stderr(StringIO()) if model.endswith(".gguf") else nullcontext():
+            yield
     # the libraries below raise whatever they like, also their own kinds
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
