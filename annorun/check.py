@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from annorun.check_network import family, network_faults
+from annorun.check_network import network_faults, place_faults
 from annorun.errors import ConfigError
 from annorun.signature import Parameter, fault, nearest, parameters
 
@@ -270,17 +270,7 @@ def _files(config: dict[str, Any]) -> list[str]:
             "or set ANNORUN_DATA to the folder that holds the data sets "
             "(scripts/fetch_data.py lists what it gets)"
         )
-    used = family(config)
-    model = config["model_size"].get(used) if used else None
-    if isinstance(model, str) and is_path(model):
-        place = Path(model).expanduser()
-        if place.suffix == ".gguf" and not place.is_file():
-            found.append(f"model_size.{used}={model}: no such file; allowed is one that exists")
-        elif place.suffix != ".gguf" and not (place / "config.json").is_file():
-            found.append(
-                f"model_size.{used}={model}: no config.json there; "
-                "allowed is a model's folder or a hub name"
-            )
+    found += place_faults(config)
     name = Path(config["name"])
     if not name.parts or name.is_absolute() or ".." in name.parts:
         found.append(f"name={config['name']}: allowed is the name of a folder below out_root")
@@ -291,10 +281,3 @@ def _files(config: dict[str, Any]) -> list[str]:
             f"out_root={config['out_root']}: {blocking} is no folder that can be written to"
         )
     return found
-
-
-def is_path(model: str) -> bool:
-    """Say whether a model's name means a local place: as written, or because it is there."""
-    if model.startswith("package:"):
-        return False
-    return model.startswith(("/", ".", "~")) or model.endswith(".gguf") or Path(model).exists()

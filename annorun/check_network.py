@@ -1,5 +1,6 @@
 """Which network a config calls for, and what it can be combined with; plain dicts, no torch."""
 
+from pathlib import Path
 from typing import Any
 
 # what a kind of data can be answered by, and first what it is when model_size.family=auto
@@ -101,3 +102,30 @@ def _trainer_faults(
     if choose_on == "gold" and "truth" not in provides:
         found.append("trainer.choose_on=gold: the data have no truth; allowed is last or votes")
     return found
+
+
+def place_faults(config: dict[str, Any]) -> list[str]:
+    """Return which networks, named by a place on this machine, are not there."""
+    used, module = family(config), config["method"]["module"] or {}
+    named = {f"method.module.{key}": module.get(key) for key in ("encoder", "llm")}
+    if used:
+        named[f"model_size.{used}"] = config["model_size"].get(used)
+    found = []
+    for key, model in named.items():
+        if not isinstance(model, str) or not is_path(model):
+            continue
+        place = Path(model).expanduser()
+        if place.suffix == ".gguf" and not place.is_file():
+            found.append(f"{key}={model}: no such file; allowed is one that exists")
+        elif place.suffix != ".gguf" and not (place / "config.json").is_file():
+            found.append(
+                f"{key}={model}: no config.json there; allowed is a model's folder or a hub name"
+            )
+    return found
+
+
+def is_path(model: str) -> bool:
+    """Say whether a model's name means a local place: as written, or because it is there."""
+    if model.startswith("package:"):
+        return False
+    return model.startswith(("/", ".", "~")) or model.endswith(".gguf") or Path(model).is_dir()

@@ -1,13 +1,16 @@
 """How good written explanations are: whose they seem, what they decide, how they are worded.
 
-Attribution is by judges that have seen human explanations of training items alone. Beside what is
-written stand the humans' own explanations of the same test items (`human_...`): what is written may
-go beyond them, where it has more of an annotator's manner than the annotator has. Judged is what is
-written to items that the target has explained; a bag is of one decoding.
+Attribution is by judges that have seen human explanations of training items alone: those that the
+network has learned from, too, so that it is told who it is by recitation as well as by manner. The
+judge `unseen` knows explanations of validation items instead, fewer, from which nothing is learned.
+Beside what is written stand the humans' own explanations of the same test items (`human_...`): what
+is written may go beyond them, where it has more of an annotator's manner than the annotator has, or
+recites. Judged is what is written to items that the target has explained; a bag is of one decoding.
 
     attribution/acc_VIEW_bagB   the judge names the target; views `clean` and `reduced` by
-                                characters, `encoder` by embeddings of clean texts; human_VIEW_..
-    attribution/acc_llm_bagB    a language model names the target (`annorun.method.llm_judge`),
+                                characters, `encoder` by embeddings of clean texts, `unseen` as
+                                `clean` from validation items; human_VIEW_..
+    attribution/acc_llm_bagB    a language model names the target (`annorun.llm_attribution`),
                                 where one is asked; human_llm_..; bags of 1 and 8, few of each
     attribution/macro_f1_VIEW   of single explanations
     attribution/acc_label_bag1, attribution/human_label_bag1    by the label alone, the floor
@@ -24,44 +27,30 @@ and what `annorun.written` measures of the words.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 
-from annorun import results
+from annorun import llm_attribution, results
 from annorun.method.judge import Judge, embedded, judged_vectors, latent
-from annorun.method.llm_judge import LlmJudge, attributed, question
+from annorun.method.llm_judge import LlmJudge
 from annorun.scores import attribution, hard
 from annorun.scores.wording import viewed
-from annorun.seeds import rng
 from annorun.votes import Floats, Ints, Items, Votes
-from annorun.written import Written, agrees, decisions, overlap, reasons, wording
+from annorun.written import (
+    Texts,
+    View,
+    Written,
+    agrees,
+    bags,
+    decisions,
+    overlap,
+    reasons,
+    recited,
+    wording,
+)
 
 SIZES = (1, 2, 4, 8, 16, 32)
-View = Literal["clean", "reduced"]
 VIEWS: tuple[View, ...] = ("clean", "reduced")
-DRAWS = 250
-# of a language model as judge: explanations that it is shown of each annotator, sizes and bags
-SHOWN, ASKED, FEW = 8, (1, 8), 10
-
-
-class Texts(NamedTuple):
-    """Explanations of one kind: the humans' of training items, what is written, the humans' own.
-
-    Attributes:
-        why: the texts.
-        item, author: (n,) of each; of what is written, the target.
-        apart: (n,) whose bag each may be in: an author's, of one decoding.
-    """
-
-    why: list[str]
-    item: Ints
-    author: Ints
-    apart: Ints
-
-    def seen(self, items: Items, view: View) -> list[str]:
-        """Return the texts in one form, or with the words of their inputs held back."""
-        return viewed(self.why, [items.inputs["text"][i] for i in self.item], view)
 
 
 def judge(
@@ -72,7 +61,8 @@ def judge(
     *,
     seed: int,
     encoder: str | None = None,
-    llm: LlmJudge | None = None,
+    llm: str | None = None,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Write responses.csv and return the metrics.
 
@@ -84,23 +74,27 @@ def judge(
         seed: draws bags.
         encoder: a sentence encoder, whose embeddings one more judge sees; None: there is none.
         llm: a language model that is one more; None: there is none.
+        device: of that one.
     """
     held, train = items.held_out, votes.on(items.split == "train")
     assert held is not None and held.explanation is not None
-    asked = set(zip(held.item.tolist(), held.annotator.tolist(), strict=True))
-    judged = [one for one in written if one[:2] in asked]
+    wanted = set(zip(held.item.tolist(), held.annotator.tolist(), strict=True))
+    judged = [one for one in written if one[:2] in wanted]
     n = votes.n_annotators
     target = np.array([one.target for one in judged])
     decoding = np.array([one.decoding for one in judged])
     item = np.array([one.item for one in judged])
     ours = Texts([one.why for one in judged], item, target, target + n * decoding)
-    said, human = (
-        Texts(list(v.explanation or ()), v.item, v.annotator, v.annotator) for v in (train, held)
+    others = (train, held, votes.on(items.split == "val"))
+    said, human, unseen = (
+        Texts(list(v.explanation or ()), v.item, v.annotator, v.annotator) for v in others
     )
     told: dict[str, tuple[Floats, Floats]] = {
         view: _by_characters(items, (said, ours, human), n, view) for view in VIEWS
     }
     answers = told["clean"][0].argmax(axis=1)
+    if len(np.unique(unseen.author)) > 1:
+        told["unseen"] = _by_characters(items, (unseen, ours, human), n, "clean")
     if encoder is not None:
         told["encoder"] = _by_embedding(items, (said, ours, human), n, encoder)
     found: dict[str, float] = {}
@@ -110,15 +104,18 @@ def judge(
         f1 = hard.macro_f1(own.argmax(axis=1), target, n)
         found[f"attribution/macro_f1_{name}"] = f1
     if llm is not None:
-        shown = shown_to(llm, items, votes, seed)
-        found |= _by_llm("attribution/acc_llm", llm, shown, items, ours, seed)
-        found |= _by_llm("attribution/human_llm", llm, shown, items, human, seed)
+        asked = LlmJudge(llm, n, seed=seed, device=device)
+        shown = llm_attribution.shown_to(asked, items, votes, seed)
+        for who, texts in (("acc", ours), ("human", human)):
+            name = f"attribution/{who}_llm"
+            found |= llm_attribution.by_llm(name, asked, shown, items, texts, seed)
     found |= _by_label(train, held, items, judged)
     for name, places in _reductions(items, (said, ours, human), n).items():
         means = attribution.centroids(places[0], said.author, n)
         found |= _imitation("", name, means, places[1], ours.apart, seed)
         found |= _imitation("human_", name, means, places[2], human.apart, seed)
     found |= decisions(items, held, judged) | wording(items, held, judged)
+    found |= recited(train, held, judged)
     found |= overlap(held, judged) | reasons(train, held, judged)
     _write(folder, items, held, judged, answers)
     return found
@@ -148,45 +145,6 @@ def _by_embedding(
     return told[: second - first], told[second - first :]
 
 
-def shown_to(llm: LlmJudge, items: Items, votes: Votes, seed: int) -> list[list[str]]:
-    """Return explanations of training items by each annotator, for a language model to know him by.
-
-    Raises:
-        ConfigError: with a bag as long as these, they are more than the model takes.
-    """
-    train = votes.on(items.split == "train")
-    said = Texts(list(train.explanation or ()), train.item, train.annotator, train.annotator)
-    clean, draw = said.seen(items, "clean"), rng(seed, "llm")
-    shown = []
-    for who in range(votes.n_annotators):
-        own = draw.permutation(np.flatnonzero(said.author == who))[:SHOWN]
-        shown.append([clean[k] for k in own])
-    longest = sorted((text for own in shown for text in own), key=len)[-max(ASKED) :]
-    llm.tokens([question(shown, longest)])
-    return shown
-
-
-def _by_llm(
-    name: str, llm: LlmJudge, shown: list[list[str]], items: Items, texts: Texts, seed: int
-) -> dict[str, float]:
-    """Return how often a language model names the author of a bag, a few of each author and size.
-
-    Who has explained nothing to it is not named.
-    """
-    clean, found = texts.seen(items, "clean"), {}
-    known = np.where([bool(own) for own in shown], 0.0, -np.inf)
-    for size in ASKED:
-        rows, whose = _bags(texts.apart, size, seed)
-        whose = whose % len(shown)
-        # single ones, too, only as many of each
-        place = np.argsort(rng(seed, f"llm/{size}").random(len(whose)), kind="stable")
-        few = [k for who in np.unique(whose) for k in place[whose[place] == who][:FEW]]
-        if few:
-            told = attributed(llm, shown, [[clean[k] for k in rows[bag]] for bag in few]) + known
-            found[f"{name}_bag{size}"] = float((told.argmax(axis=1) == whose[few]).mean())
-    return found
-
-
 def _reductions(
     items: Items, parts: tuple[Texts, Texts, Texts], n_annotators: int
 ) -> dict[str, list[Floats]]:
@@ -214,15 +172,11 @@ def _by_bag(name: str, log_probs: Floats, author: Ints, seed: int) -> dict[str, 
     """Return the accuracy over bags; an author is a target, of one decoding or another."""
     found = {}
     for size in SIZES:
-        rows, whose = _bags(author, size, seed)
+        rows, whose = bags(author, size, seed)
         if len(rows):
             right = attribution.bag_answers(log_probs, rows) == whose % log_probs.shape[1]
             found[f"{name}_bag{size}"] = float(right.mean())
     return found
-
-
-def _bags(author: Ints, size: int, seed: int) -> tuple[Ints, Ints]:
-    return attribution.drawn_bags(author, size, draws=DRAWS, rng=rng(seed, f"bags/{size}"))
 
 
 def _by_label(
@@ -248,7 +202,7 @@ def _imitation(
     """Return how well bags find their target's centroid among the humans'."""
     found = {}
     for size in SIZES:
-        rows, whose = _bags(author, size, seed)
+        rows, whose = bags(author, size, seed)
         if len(rows):
             alike = attribution.cosine(x[rows].mean(axis=1), np.nan_to_num(means))
             away = attribution.margin(alike, whose % len(means))

@@ -57,7 +57,7 @@ class Explaining:
                 f"trainer.choose_on={t['choose_on']}: each stage ends with its last weights; "
                 "allowed is last"
             )
-        refuse(c["method"]["module"], size["lora"], items)
+        refuse(c["method"]["module"], size["lora"], items, votes)
         self.device = fitting.device(t)
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
         self.c, self.items, self.votes = c, items, votes
@@ -111,7 +111,10 @@ class Explaining:
             return self.module.weights
         votes = self.votes.on(self.items.split == "train")
         draw = rng(self.c["seed"], "competence")
-        return mace(one_vs_rest(votes) if votes.multi_label else votes, rng=draw).competence
+        found = mace(one_vs_rest(votes) if votes.multi_label else votes, rng=draw).competence
+        assert found is not None
+        # who has no training item has no pair that is learned from
+        return np.nan_to_num(found, nan=float(np.nanmean(found)))
 
     def _of(self, which: np.ndarray) -> list[list[Branch]]:
         """Return the branches of a mask, item by item."""
@@ -222,7 +225,9 @@ class Explaining:
         """Return a hash of the network's weights, of what is scored in this stage, and of more."""
         # equal weights under another config, or other versions, are another network
         lm: Any = self.module.net.lm
-        beside = (sorted(lm.config.to_dict().items(), key=str), len(self.train), VERSIONS)
+        settings = sorted(lm.config.to_dict().items(), key=str)
+        # adapters apart are no other weights
+        beside = (settings, len(self.train), self.module.who, VERSIONS)
         digest = hashlib.sha256(f"{depends} {beside}".encode())
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
@@ -246,7 +251,7 @@ class Explaining:
         return sorted(written)
 
 
-def refuse(module: dict[str, Any], rank: int, items: Items) -> None:
+def refuse(module: dict[str, Any], rank: int, items: Items, votes: Votes) -> None:
     """Raise ConfigError for keys that the loss does not use, and data that cannot be judged."""
     found = []
     if module["who"] == "adapter" and not rank:
@@ -264,6 +269,6 @@ def refuse(module: dict[str, Any], rank: int, items: Items) -> None:
             "method.module.who=pooled: where nobody is named no response is preferred; allowed is "
             "token, or preference_steps=0"
         )
-    found += writing.unjudged(items)
+    found += writing.unjudged(items, votes)
     if found:
         raise ConfigError(*found)

@@ -17,7 +17,7 @@ class ResponseLM(nn.Module):
 
     With `apart`, a row is one annotator's, and low-rank adapters of his own act in it. The adapters
     of all stand side by side as one of n times the rank, of which a row sees its annotator's part:
-    no annotator moves another's, and one pass serves rows of all.
+    no gradient of one reaches another's, and one pass serves rows of all.
     """
 
     def __init__(self, lm: Any):

@@ -28,7 +28,7 @@ class Prompting:
     steps = 0
 
     def __init__(self, c: dict[str, Any], items: Items, votes: Votes, build: Callable[..., Any]):
-        if found := writing.unjudged(items):
+        if found := writing.unjudged(items, votes):
             raise ConfigError(*found)
         t, size = c["trainer"], c["model_size"]
         self.device = fitting.device(t)

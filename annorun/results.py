@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annorun.check import GROUPS, is_path
-from annorun.check_network import TRANSFORMERS, family
+from annorun.check import GROUPS
+from annorun.check_network import TRANSFORMERS, family, is_path
 from annorun.errors import ConfigError
 from annorun.votes import Floats, Ints, Items, Posterior, Votes
 
@@ -53,7 +53,8 @@ def identity(config: dict[str, Any]) -> str:
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in PLACEMENT}
     kept["dataset"] = config["dataset"] | _data(config["dataset"])
     module = config["method"]["module"] or {}
-    named = {k: v for k in ("personas", "encoder", "llm") if (v := module.get(k)) and is_path(v)}
+    named = {k: v for k in ("encoder", "llm") if (v := module.get(k)) and is_path(v)}
+    named |= {"personas": module["personas"]} if module.get("personas") else {}
     module = module | {k: checksum(Path(v).expanduser()) for k, v in named.items()}
     kept["method"] = config["method"] | {"module": module or None}
     used = family(config)
@@ -261,9 +262,8 @@ def write_labels(
 def _lines(
     items: Items, group: str, place: Ints, probs: Floats, labels: Ints
 ) -> Iterable[Sequence[Any]]:
-    classes = items.classes()
     names = map(items.name, place.tolist())
-    chosen = map(classes.__getitem__, labels[place].tolist())
+    chosen = map(items.classes().__getitem__, labels[place].tolist())
     # a row at a time of `probs` would cost more than the writing
     return zip(names, repeat(group), chosen, *probs[place].T.tolist(), strict=False)
 

@@ -69,12 +69,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         if path != "method.module":
             resolve(path, c)
     crowd = load(c)
-    network = training(c, crowd) if family(c) else None
+    network, begun = training(c, crowd) if family(c) else None, False
     try:
         # before the folder: an aggregator may refuse data that only it can judge
         posterior = aggregate(c, crowd)
         if network:
             network.refuse(posterior)
+        begun = True
         results.begin(folder)
         OmegaConf.save(OmegaConf.create(c), folder / "config.yaml")
         metrics = execute(c, crowd, posterior, network, folder)
@@ -86,10 +87,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             "device": network.device if network else "cpu",
         }
         results.write_row(folder, row)
-    except ConfigError:
-        raise
-    except BaseException:
-        results.fail(folder, traceback.format_exc())
+    except BaseException as error:
+        # a refusal leaves no trace, unless something has been written by then
+        if begun or not isinstance(error, ConfigError):
+            results.fail(folder, traceback.format_exc())
         raise
     finally:
         # the next cell of this process must not write into this one's run

@@ -156,8 +156,8 @@ def compare(
     A pair of runs has the other keys of the table and both seeds in common. Of runs over target
     tasks, `test/acc` is paired by task: its mean over annotators, mixtures and the table's other
     keys. p then speaks of these tasks, not of other classes or of how the networks came out. Of
-    runs that write, what `BY_ITEM` has is paired by test item: the mean over annotators and
-    decodings, for each value of the other keys by itself. The interval, over tasks or items, is the
+    runs that write, what `BY_ITEM` has is paired by test item: the mean over annotators, decodings
+    and seeds, for each value of the other keys by itself. The interval, over tasks or items, is the
     paired bootstrap's.
 
     Args:
@@ -221,7 +221,8 @@ def _paired(
             unit = (place[at_fold], *place[-3:])
             beside = tuple(str(v) for i, v in enumerate(place[:-3]) if i != at_fold)
         elif _kind(unit) == "items":
-            beside = tuple(map(str, place[:-3]))
+            # one item under several seeds is one item
+            unit, beside = place[-1:], tuple(map(str, place[:-3]))
         found.setdefault(beside, {}).setdefault(unit, []).append(mine[place] - other[place])
     kinds = {b: _kind(next(iter(u))) for b, u in found.items()}
     return {

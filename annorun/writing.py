@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from annorun import explained_results, net
+from annorun import llm_attribution
+from annorun.errors import ConfigError
+from annorun.method.judge import embedded
 from annorun.method.llm_judge import LlmJudge
 from annorun.seeds import child
 from annorun.votes import Items, Votes
@@ -58,19 +60,35 @@ def judges(module: Any, items: Items, votes: Votes, seed: int, device: str) -> d
     Raises:
         ConfigError: one of them cannot be loaded, or takes less than it would be shown.
     """
-    if module.encoder is not None:
-        # its weights after training: only whether it is there
-        net.tokenizer(module.encoder)
-    if module.llm is None:
-        return {"encoder": module.encoder}
-    llm = LlmJudge(module.llm, votes.n_annotators, seed=seed, device=device)
-    explained_results.shown_to(llm, items, votes, seed)
-    return {"encoder": module.encoder, "llm": llm}
+    asked = {"encoder": module.encoder, "llm": module.llm}
+    try:
+        if module.encoder is not None:
+            embedded(["a text"], module.encoder, "mean")
+    except ConfigError as error:
+        raise _named("encoder", error) from error
+    try:
+        if module.llm is not None:
+            llm = LlmJudge(module.llm, votes.n_annotators, seed=seed)
+            llm_attribution.shown_to(llm, items, votes, seed)
+    except ConfigError as error:
+        raise _named("llm", error) from error
+    return asked | {"device": device}
 
 
-def unjudged(items: Items) -> list[str]:
+def _named(key: str, error: ConfigError) -> ConfigError:
+    """Return a fault of loading a network under the key that names it."""
+    lines = (line.replace("model_size:", f"method.module.{key}:", 1) for line in error.faults)
+    return ConfigError(*lines)
+
+
+def unjudged(items: Items, votes: Votes) -> list[str]:
     """Return what hinders what is written from being judged."""
-    held = items.held_out
+    held, train = items.held_out, votes.on(items.split == "train")
     if held is None or not len(held) or held.explanation is None:
         return ["dataset: no explanation of a test item; allowed is data that have some"]
+    if len(np.unique(train.annotator)) < 2:
+        return [
+            "dataset: fewer than two annotators explain training items, and there is nobody to be "
+            "told from; allowed is data with more"
+        ]
     return []

@@ -1,6 +1,7 @@
 """What is written to test items, and how: its labels, words, overlap, kinds of reasoning.
 
     test/copied, test/distinct2, test/length    words of the input; bigrams; against the target's
+    test/recited                nearly one of the target's training explanations; human_..
     test/rouge_l                with the target's own of the item; human_..: of the others' with it
     reasoning/jsd               of kinds (`annorun.scores.reasoning`), nats, to the target's own of
                                 test items, mean over targets; human_..: of his training items;
@@ -11,13 +12,18 @@ Measures of Chen et al., CAPO (arXiv 2605.28802): only its abstract is known to 
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from annorun.scores import reasoning, soft
-from annorun.scores.wording import copied, distinct, words
-from annorun.votes import Bools, Items, Votes
+from annorun.scores import attribution, reasoning, soft
+from annorun.scores.wording import copied, distinct, repeats, viewed, words
+from annorun.seeds import rng
+from annorun.votes import Bools, Ints, Items, Votes
+
+View = Literal["clean", "reduced"]
+# bags of each author and size
+DRAWS = 250
 
 
 class Written(NamedTuple):
@@ -28,6 +34,30 @@ class Written(NamedTuple):
     decoding: int
     label: str
     why: str
+
+
+class Texts(NamedTuple):
+    """Explanations of one kind: the humans' of training items, what is written, the humans' own.
+
+    Attributes:
+        why: the texts.
+        item, author: (n,) of each; of what is written, the target.
+        apart: (n,) whose bag each may be in: an author's, of one decoding.
+    """
+
+    why: list[str]
+    item: Ints
+    author: Ints
+    apart: Ints
+
+    def seen(self, items: Items, view: View) -> list[str]:
+        """Return the texts in one form, or with the words of their inputs held back."""
+        return viewed(self.why, [items.inputs["text"][i] for i in self.item], view)
+
+
+def bags(author: Ints, size: int, seed: int) -> tuple[Ints, Ints]:
+    """Return bags of one author each, and their authors; the same of equal seeds."""
+    return attribution.drawn_bags(author, size, draws=DRAWS, rng=rng(seed, f"bags/{size}"))
 
 
 def agrees(items: Items, held: Votes, written: Sequence[Written]) -> Bools:  # (n,)
@@ -79,19 +109,35 @@ def wording(items: Items, held: Votes, written: Sequence[Written]) -> dict[str, 
     shares = [copied(one.why, texts[one.item]) for one in written]
     n_words = np.array([len(words(one.why)) for one in written], dtype=float)
     target = np.array([one.target for one in written])
-    lengths = [len(words(why)) for why in held.explanation or ()]
-    # of those who have explained test items
+    lengths = np.array([len(words(why)) for why in held.explanation or ()], dtype=float)
+    # of those who have explained test items, in words
     ratios = [
-        n_words[target == who].mean()
-        / np.mean([n for n, a in zip(lengths, held.annotator, strict=True) if a == who])
+        n_words[target == who].mean() / own
         for who in np.unique(target)
+        if (own := lengths[held.annotator == who].mean())
     ]
     first = [one.why for one in written if one.decoding == 0]
     return {
         "test/copied": float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan"),
         "test/distinct2": distinct(first, 2),
         "test/human_distinct2": distinct(list(held.explanation or ()), 2),
-        "test/length": float(np.mean(ratios)),
+        "test/length": float(np.mean(ratios)) if ratios else float("nan"),
+    }
+
+
+def recited(train: Votes, held: Votes, written: Sequence[Written]) -> dict[str, float]:
+    """Return how often a text is nearly one of the same annotator's training explanations."""
+    known: dict[int, list[str]] = {}
+    for who, why in zip(train.annotator.tolist(), train.explanation or (), strict=True):
+        known.setdefault(who, []).append(why)
+    human = zip(held.annotator.tolist(), held.explanation or (), strict=True)
+    ways = {
+        "test/recited": [(one.target, one.why) for one in written],
+        "test/human_recited": list(human),
+    }
+    return {
+        name: float(np.mean([repeats(why, known.get(who, [])) for who, why in said]))
+        for name, said in ways.items()
     }
 
 

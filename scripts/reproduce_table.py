@@ -163,7 +163,8 @@ def differences(configs: list[DictConfig], keys: list[str], metrics: list[str]) 
         share = 1 / ((c["dataset"]["folds"] - 1) * (1 - c["trainer"]["val_share"]))
     tested = [tables.compare(runs, names, m, base, folds, share) for m in metrics]
     found = [line for lines in tested for line in lines]
-    words = "paired sign-flip tests (annorun.scores.significance), over tasks or over runs"
+    words = "paired sign-flip tests (annorun.scores.significance), over tasks, items or runs"
+    words += "; intervals by the paired bootstrap"
     if folds:
         words = "corrected resampled t-tests (annorun.scores.significance), over folds"
     return f"\n{words}\n\n{tables.markdown(tables.COMPARED, found)}\n" if found else ""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annorun import explained_results, results
+from annorun import explained_results, llm_attribution, results
 from annorun.dataset.synthetic_styles import synthetic_styles
 from annorun.votes import Items, Votes
-from annorun.written import Written, decisions, overlap
+from annorun.written import Texts, Written, decisions, overlap
 
 
 def generated() -> tuple[Items, Votes]:
@@ -44,18 +44,28 @@ def test_the_humans_own_words_are_at_the_ceiling(tmp_path: Path) -> None:
     assert found["attribution/acc_label_bag1"] == found["attribution/human_label_bag1"] > 0.25
 
 
-def test_bags_are_of_one_decoding_and_more_of_them_say_no_more(tmp_path: Path) -> None:
-    """Three times the same: one response of an item is no evidence for another."""
+def test_bags_are_of_one_decoding(tmp_path: Path) -> None:
+    """The first decoding is the target's own words, the others another's: a bag of 16 tells them.
+
+    One in three is right; mixed bags would be another's nearly always.
+    """
     items, votes = generated()
-    once = copies(items)
-    thrice = [one._replace(decoding=d) for one in once for d in range(3)]
-    one, three = (
-        explained_results.judge(tmp_path, items, votes, own, seed=0) for own in (once, thrice)
-    )
-    assert three["attribution/acc_clean_bag1"] == pytest.approx(one["attribution/acc_clean_bag1"])
-    assert three["attribution/acc_clean_bag8"] == pytest.approx(
-        one["attribution/acc_clean_bag8"], abs=0.02
-    )
+    own, turned = copies(items), copies(items)
+    said = {(one.item, one.target): one for one in turned}
+    mixed = list(own)
+    for decoding in (1, 2):
+        mixed += [
+            said[one.item, (one.target + 1) % 4]._replace(target=one.target, decoding=decoding)
+            for one in own
+        ]
+    found = explained_results.judge(tmp_path, items, votes, mixed, seed=0)
+    assert found["attribution/acc_clean_bag16"] == pytest.approx(1 / 3, abs=0.03)
+    # an item's mean is over what one decoding wrote: the same four texts in each
+    turned_back = [one._replace(decoding=0) for one in mixed if one.decoding == 1]
+    alone = explained_results.judge(tmp_path, items, votes, turned_back, seed=0)
+    first = explained_results.judge(tmp_path, items, votes, own, seed=0)
+    name = "imitation/acc_centred_bag1"
+    assert found[name] == pytest.approx((first[name] + 2 * alone[name]) / 3)
 
 
 def test_who_has_explained_no_test_item_is_not_judged(tmp_path: Path) -> None:
@@ -165,3 +175,63 @@ def test_labels_that_are_numbers_have_a_distance() -> None:
     assert found["test/label_acc"] == pytest.approx(1 / 3)
     assert found["test/malformed"] == pytest.approx(1 / 3)
     assert found["test/human_label_acc"] == 0
+
+
+def test_words_learned_from_are_recited_and_a_judge_that_knows_others_is_not_fooled(
+    tmp_path: Path,
+) -> None:
+    """Each answer is a training explanation of the target's, word for word, of another item."""
+    items, votes = generated()
+    train = votes.on(items.split == "train")
+    drawn = np.random.default_rng(0)
+    texts = np.array(train.explanation, dtype=object)
+    recited = [
+        one._replace(why=str(drawn.choice(texts[train.annotator == one.target])))
+        for one in copies(items)
+    ]
+    found = explained_results.judge(tmp_path, items, votes, recited, seed=0)
+    assert found["test/recited"] == 1 > found["test/human_recited"]
+    known = found["attribution/acc_clean_bag1"] - found["attribution/human_clean_bag1"]
+    unseen = found["attribution/acc_unseen_bag1"] - found["attribution/human_unseen_bag1"]
+    assert unseen < known + 0.05
+
+
+def test_nobody_recites_what_is_only_of_equal_length(tmp_path: Path) -> None:
+    items, votes = generated()
+    other = [one._replace(why="quite other words altogether") for one in copies(items)]
+    found = explained_results.judge(tmp_path, items, votes, other, seed=0)
+    assert found["test/recited"] == 0
+
+
+def test_a_language_model_that_knows_whose_it_is_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It likes letter A, and finds under which letter the bag's own words stand.
+
+    Shown and asked are texts in one form, each annotator's marked by a word of his own.
+    """
+    items, votes = generated()
+    marked = replace(
+        votes,
+        explanation=tuple(f"WORD{'abcd'[a]}." for a in votes.annotator.tolist()),
+    )
+
+    class Knows:
+        def tokens(self, prompts: list[str]) -> None:
+            assert all("WORD" not in text for text in prompts)
+
+        def __call__(self, prompts: list[str]) -> np.ndarray:
+            told = np.zeros((len(prompts), 4))
+            for k, text in enumerate(prompts):
+                shown, asked = text.split("One of them wrote:")
+                (word,) = {w for w in ("worda", "wordb", "wordc", "wordd") if w in asked}
+                told[k] = [word in part for part in shown.split("Annotator ")[1:]]
+            told[:, 0] += 1.5
+            return told
+
+    shown = llm_attribution.shown_to(Knows(), items, marked, 0)
+    assert [len(own) for own in shown] == [8] * 4
+    author = np.repeat(np.arange(4), 20)
+    texts = Texts([f"Word{'abcd'[a]}!" for a in author], np.tile(np.arange(20), 4), author, author)
+    found = llm_attribution.by_llm("x", Knows(), shown, items, texts, 0)
+    assert found == {"x_bag1": 1, "x_bag8": 1}
+    wrong = texts._replace(author=(author + 1) % 4, apart=(author + 1) % 4)
+    assert llm_attribution.by_llm("x", Knows(), shown, items, wrong, 0)["x_bag8"] == 0

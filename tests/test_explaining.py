@@ -198,21 +198,6 @@ def test_each_annotator_has_adapters_of_his_own(compose: Compose, cache: Path) -
     assert 2.5 * one < each < 4 * one
 
 
-def test_pairs_are_weighed_by_the_competence_of_whose_response_is_chosen(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[explaining.Explaining] = []
-    monkeypatch.setattr(
-        explaining.Explaining, "explain", lambda one, _: kept.append(one) or {"test/label_acc": 1.0}
-    )
-    run(compose(*FEW, "method.module.weights=competence"))
-    (one,) = kept
-    competence = one._weights()
-    assert competence.shape == (4,) and len(set(competence.tolist())) == 4
-    for branch in one.data.branches:
-        assert (branch.weight == competence[branch.target]).all()
-
-
 def test_other_judges_are_asked_beside_the_one_on_characters(compose: Compose) -> None:
     given = ["method.module.encoder=tiny", "method.module.llm=tiny", "dataset.n_items=80"]
     plain = run(compose(*FEW, "dataset.n_items=80"))["metrics"]
@@ -228,9 +213,26 @@ def test_other_judges_are_asked_beside_the_one_on_characters(compose: Compose) -
 def test_a_judge_that_is_not_there_is_named_before_anything_is_learned(
     compose: Compose, key: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="nobody/nothing cannot be loaded"):
+    with pytest.raises(
+        ConfigError, match=rf"method\.module\.{key}: nobody/nothing cannot be loaded"
+    ):
         run(compose(*FEW, f"method.module.{key}=nobody/nothing"))
+    with pytest.raises(ConfigError, match=rf"method\.module\.{key}=/nowhere: no config.json"):
+        run(compose(*FEW, f"method.module.{key}=/nowhere"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_refusal_after_something_was_written_is_a_failed_run(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("too long after all")
+
+    monkeypatch.setattr(explaining.explained_results, "judge", refuse)
+    with pytest.raises(ConfigError, match="too long after all"):
+        run(compose(*FEW))
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    assert results.state(folder) == "failed"
 
 
 def test_the_best_weights_are_not_kept(compose: Compose) -> None:

@@ -65,7 +65,7 @@ HOME = {
 # files that import torch, at the top or anywhere; nobody else's top level may lead to them
 TORCH = {"net.py", "net_text.py", "net_small.py", "training.py", "curves.py", "pretrain.py"}
 TORCH |= {"clauses.py", "dataset/module.py", "meta_training.py", "learned.py", "fitting.py"}
-TORCH |= {"net_response.py", "explaining.py"}
+TORCH |= {"net_response.py", "explaining.py", "writing.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

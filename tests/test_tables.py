@@ -283,3 +283,19 @@ def test_runs_that_write_are_compared_item_by_item(tmp_path: Path) -> None:
     assert [row[-1] for row in found] == ["+0.0000 to +0.5000"] * 2
     labels = compare(runs, keys, "test/label_acc", {"method": "b"})
     assert [row[2] for row in labels] == ["+1.0000"] * 2
+
+
+def test_an_item_under_several_seeds_is_one_item(tmp_path: Path) -> None:
+    """The same answers once more say no more: as many pairs, the same p and interval."""
+    name, found = "attribution/acc_clean_bag1", []
+    for n_seeds in (1, 3):
+        runs = []
+        for method, seed in itertools.product("ab", range(n_seeds)):
+            folder = done(tmp_path / f"{n_seeds}{method}{seed}", **{name: 0.5})
+            row = json.loads((folder / "row.json").read_text())
+            (folder / "row.json").write_text(json.dumps(row | {"seed": seed, "data_seed": 0}))
+            lines = [(k, "x", 1, "x" if method == "b" or k % 3 else "y") for k in range(9)]
+            write_csv(folder / "responses.csv", ("item", "target", "agrees", "judged"), lines)
+            runs.append(((method,), folder))
+        found += compare(runs, ["method"], name, {"method": "b"})
+    assert found[0] == found[1] and found[0][2:4] == ["+0.3333", "9 items"]

@@ -13,8 +13,7 @@ rules for `task`, `worker` and `label` hold here too. Beside them:
   in JSON.
 - An annotator may give a task several labels, each with its explanation; none twice.
 - `split` (of a task: train, val or test) is used when the file has it: tasks of train and of test
-  must be there. Without it a tenth of the texts validates and a tenth tests, drawn by `data_seed`;
-  tasks of one text are of one part.
+  must be there, and tasks of one text are of one part. Without it a tenth of the texts validates and a tenth tests, drawn by `data_seed`.
 
 There is no truth. The responses to test tasks are those of `Items.held_out`.
 """
@@ -145,5 +144,12 @@ def _parts(
             f"{path}, column {column.name}: no task is of {' or '.join(missing)}; allowed: "
             f"{', '.join(PARTS)}, of these train and test are needed "
             f"(or do without: dataset.split={UNUSED})"
+        )
+    part_of = dict(zip(texts, parts.tolist(), strict=True))
+    if apart := [k for k, text in enumerate(texts) if parts[k] != part_of[text]]:
+        text, first = texts[apart[0]], parts[apart[0]]
+        raise ConfigError(
+            f"{path}, column {column.name}: text {text[:60]!r} is of {first} in one task and of "
+            f"{part_of[text]} in another; allowed is one part a text"
         )
     return parts

@@ -19,13 +19,11 @@ import numpy as np
 
 from annorun.dataset.packing import Tree, packed
 from annorun.errors import ConfigError
-from annorun.scores.wording import content_reduced, token_f1
+from annorun.scores.wording import ALIKE, content_reduced, token_f1
 from annorun.votes import Floats, Ints, Items, Votes
 
 Who = Literal["pooled", "token", "adapter"]
 BAR = "|"
-# explanations that are this alike are no pair (F1 of their words)
-ALIKE = 0.9
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,8 @@ class Capo(L.LightningModule):
         anchor: weight of the chosen response's likelihood in stage 2.
         mask: what of a response is scored in stage 2.
         pairs: which pairs count, by their labels.
-        weights: of pairs; competence: MACE's, of whose response is chosen.
+        weights: of pairs; competence: MACE's (labels are names to it, not numbers) of whose
+            response is chosen: it weighs targets against each other.
         preference_steps: of stage 2; 0: there is none.
         preference_lr: of stage 2.
         temperature: of what is written.

@@ -18,6 +18,8 @@ from typing import Literal
 # letters of any script; digits, punctuation and blanks part words
 WORD = re.compile(r"[^\W\d_]+")
 HELD = "_"
+# F1 of the words from which on two texts are nearly one
+ALIKE = 0.9
 
 
 def words(text: str) -> list[str]:
@@ -49,6 +51,18 @@ def token_f1(one: str, other: str) -> float:
     total = mine.total() + theirs.total()
     # two texts without a word are alike
     return 2 * shared / total if total else 1.0
+
+
+def repeats(text: str, others: Sequence[str], alike: float = ALIKE) -> bool:
+    """Say whether a text is nearly one of others, by the F1 of their words; wordless ones are."""
+    mine = words(text)
+    near = (other for other in others if _may_be(len(mine), len(words(other)), alike))
+    return any(token_f1(text, other) > alike for other in near)
+
+
+def _may_be(mine: int, theirs: int, alike: float) -> bool:
+    """Say whether texts of so many words can be that alike: F1 is 2 shared / both."""
+    return 2 * min(mine, theirs) >= alike * (mine + theirs)
 
 
 def copied(text: str, given: str) -> float:

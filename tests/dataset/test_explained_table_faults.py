@@ -121,6 +121,12 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         ", column split: no task is of train;",
         "dataset.split=none",
     ),
+    "one text in two parts": (
+        "v.csv",
+        SPLIT + "a,x,1,w,t,train\nb,y,2,w,u,train\nc,y,2,w,t,test\n",
+        ", column split: text 't' is of train in one task and of test in another",
+        "one part a text",
+    ),
     "too few to draw from": ("v.csv", HEAD + OK, ": 2 texts and no column of", "10 texts or more"),
 }
 
