@@ -13,7 +13,8 @@ rules for `task`, `worker` and `label` hold here too. Beside them:
   in JSON.
 - An annotator may give a task several labels, each with its explanation; none twice.
 - `split` (of a task: train, val or test) is used when the file has it: tasks of train and of test
-  must be there, and tasks of one text are of one part. Without it a tenth of the texts validates and a tenth tests, drawn by `data_seed`.
+  must be there, and tasks of one text are of one part. Without it a tenth of the texts validates
+  and a tenth tests, drawn by `data_seed`.
 
 There is no truth. The responses to test tasks are those of `Items.held_out`.
 """
