@@ -33,7 +33,9 @@ class Prompting:
         t, size = c["trainer"], c["model_size"]
         self.device = fitting.device(t)
         self.place = "cuda" if t["accelerator"] == "gpu" else "cpu"
-        self.c, self.items, self.votes = c, items, votes.on(items.split == "train")
+        self.c, self.items, self.given = c, items, votes
+        # what prompts may show
+        self.votes = votes.on(items.split == "train")
         model = size[family(c)]
         # adapters that have learned nothing change nothing
         network = {"family": family(c), "model": model, "lora": 0, "checkpointing": False}
@@ -48,7 +50,7 @@ class Prompting:
                 f"training items; allowed is up to {few}"
             )
         self.module: ExplainPrompt = build(asked, network=network, optimizer={}, seed=c["seed"])
-        self.judges = writing.judges(self.module, items, self.votes, c["seed"], self.place)
+        self.judges = writing.judges(self.module, items, votes, c["seed"], self.place)
         self.tokenizer = net.tokenizer(model)
         self.prompts = self._prompts()
         longest = max(map(len, self.prompts.values())) + self.module.most_tokens
@@ -74,7 +76,7 @@ class Prompting:
         return explained_results.judge(
             folder,
             self.items,
-            self.votes,
+            self.given,
             sorted(written),
             seed=self.c["seed"],
             **self.judges,

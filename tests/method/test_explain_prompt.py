@@ -134,7 +134,9 @@ def test_shown_are_training_items_of_the_annotator_alone(
         kept.append(self)
 
     monkeypatch.setattr(prompting.Prompting, "__init__", built)
-    run(compose(*FEW, "method.module.examples=3", f"method.module.choose={choose}"))
+    row = run(compose(*FEW, "method.module.examples=3", f"method.module.choose={choose}"))
+    # validation items, which are not shown, are a judge's
+    assert "attribution/acc_unseen_bag1" in row["metrics"]
     (one,) = kept
     votes, items = one.votes, one.items
     texts = items.inputs["text"]
