@@ -185,6 +185,9 @@ def compare(
     at_fold = others.index(folds) if folds is not None else None
     for value, other in found.items():
         for beside, (difference, kind) in _paired(mine, other, at_fold).items():
+            if len(difference) < 2:
+                # of one pair p is always 1
+                continue
             if folds is None:
                 p = sign_flip(difference, rng=rng)
             else:
