@@ -47,7 +47,7 @@ class ResponseLM(nn.Module):
         sees: Tensor,  # (B, T, T) bool; every token sees one or more
         row: Tensor,  # (N,)
         place: Tensor,  # (N,)
-        whose: Tensor,  # (B,)
+        whose: Tensor | None = None,  # (B,), where adapters are apart
     ) -> Tensor:  # (N, V)
         """Return the logits of the token after each (row, place)."""
         self.whose = whose
@@ -71,7 +71,7 @@ class ResponseLM(nn.Module):
     def write(
         self,
         prompts: list[list[int]],
-        whose: list[int],
+        whose: list[int] | None = None,
         *,
         end: int,
         most: int,
@@ -81,7 +81,7 @@ class ResponseLM(nn.Module):
 
         Args:
             prompts: tokens of each, one or more.
-            whose: the annotator of each.
+            whose: the annotator of each, where adapters are apart.
             end: the token that ends a response.
             most: tokens of a response.
             temperature: of sampling; 0 takes the most probable token each time.
@@ -94,7 +94,7 @@ class ResponseLM(nn.Module):
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         training = self.training
-        self.whose = torch.tensor(whose, device=device)
+        self.whose = None if whose is None else torch.tensor(whose, device=device)
         self.eval()
         out = self.lm.generate(
             input_ids=ids,
@@ -118,7 +118,7 @@ def build(network: dict[str, Any], seed: int, n_apart: int = 1) -> ResponseLM:
     """
     with net.seeded(seed, "weights"):
         model = ResponseLM(net.causal(network["model"]))
-        net.adapt(model, network | {"lora": n_apart * network["lora"]})
+        net.adapt(model, network | {"lora": n_apart * network.get("lora", 0)})
     if n_apart > 1:
         model.apart(n_apart)
     # preferences are against a reference without dropout, and start at it
