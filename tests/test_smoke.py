@@ -33,8 +33,10 @@ def test_a_sweep_goes_through_and_gives_a_full_table(name: str, tmp_path: Path) 
     assert "Traceback" not in done.stderr
     table = results.read_csv(tmp_path / f"{name}_smoke" / "table.csv")
     ours = [row for row in table if row["ours"]]
-    # a correlation with what is constant, such as the entropies of a class prior, is not defined
-    whole = [row for row in table if not row.get("metric", "").endswith("correlation")]
+    # not defined: a correlation with what is constant, such as the entropies of a class prior;
+    # words of responses without a word, which a few steps teach
+    unknown = ("correlation", "test/copied", "test/distinct2")
+    whole = [row for row in table if not row.get("metric", "").endswith(unknown)]
     assert ours and whole and all(row["missing"] == "0" for row in whole)
     assert all(row["failed"] == "0" for row in table)
     # a correlation may be below zero, groups are counted up to 3; a KL is at most -ln 1e-6
