@@ -85,18 +85,8 @@ def judge(
     decoding = np.array([one.decoding for one in judged])
     item = np.array([one.item for one in judged])
     ours = Texts([one.why for one in judged], item, target, target + n * decoding)
-    others = (train, held, votes.on(items.split == "val"))
-    said, human, unseen = (
-        Texts(list(v.explanation or ()), v.item, v.annotator, v.annotator) for v in others
-    )
-    told: dict[str, tuple[Floats, Floats]] = {
-        view: _by_characters(items, (said, ours, human), n, view) for view in VIEWS
-    }
-    answers = told["clean"][0].argmax(axis=1)
-    if len(np.unique(unseen.author)) > 1:
-        told["unseen"] = _by_characters(items, (unseen, ours, human), n, "clean")
-    if encoder is not None:
-        told["encoder"] = _by_embedding(items, (said, ours, human), n, encoder)
+    said, human, unseen = map(Texts.of, (train, held, votes.on(items.split == "val")))
+    told = _told(items, (said, ours, human), unseen, n, encoder)
     found: dict[str, float] = {}
     for name, (own, theirs) in told.items():
         found |= _by_bag(f"attribution/acc_{name}", own, ours.apart, seed)
@@ -117,7 +107,26 @@ def judge(
     found |= decisions(items, held, judged) | wording(items, held, judged)
     found |= recited(train, held, judged)
     found |= overlap(held, judged) | reasons(train, held, judged)
-    _write(folder, items, held, judged, answers)
+    _write(folder, items, held, judged, told["clean"][0].argmax(axis=1))
+    return found
+
+
+def _told(
+    items: Items,
+    texts: tuple[Texts, Texts, Texts],
+    unseen: Texts,
+    n_annotators: int,
+    encoder: str | None,
+) -> dict[str, tuple[Floats, Floats]]:
+    """Return what each judge says of what is written, and of the humans' own."""
+    found: dict[str, tuple[Floats, Floats]] = {
+        view: _by_characters(items, texts, n_annotators, view) for view in VIEWS
+    }
+    if len(np.unique(unseen.author)) > 1:
+        known = (unseen, *texts[1:])
+        found["unseen"] = _by_characters(items, known, n_annotators, "clean")
+    if encoder is not None:
+        found["encoder"] = _by_embedding(items, texts, n_annotators, encoder)
     return found
 
 

@@ -6,7 +6,6 @@ Built to be checked before anything is learned, and again to judge: in between i
 import numpy as np
 
 from annorun.method.llm_judge import LlmJudge, attributed, question
-from annorun.scores.wording import words
 from annorun.seeds import rng
 from annorun.votes import Items, Votes
 from annorun.written import Texts, bags
@@ -22,15 +21,14 @@ def shown_to(llm: LlmJudge, items: Items, votes: Votes, seed: int) -> list[list[
         ConfigError: with a bag of the longest of these and of the test items', they are more than
             the model takes.
     """
-    train = votes.on(items.split == "train")
-    said = Texts(list(train.explanation or ()), train.item, train.annotator, train.annotator)
+    said = Texts.of(votes.on(items.split == "train"))
     clean, draw = said.seen(items, "clean"), rng(seed, "llm")
     shown = []
     for who in range(votes.n_annotators):
         own = draw.permutation(np.flatnonzero(said.author == who))[:SHOWN]
         shown.append([clean[k] for k in own])
     assert items.held_out is not None
-    human = [" ".join(words(why)) for why in items.held_out.explanation or ()]
+    human = Texts.of(items.held_out).seen(items, "clean")
     longest = sorted([*human, *(text for own in shown for text in own)], key=len)[-max(ASKED) :]
     llm.tokens([question(shown, longest)])
     return shown

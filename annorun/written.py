@@ -50,6 +50,11 @@ class Texts(NamedTuple):
     author: Ints
     apart: Ints
 
+    @classmethod
+    def of(cls, votes: Votes) -> "Texts":
+        """Return the explanations of votes."""
+        return cls(list(votes.explanation or ()), votes.item, votes.annotator, votes.annotator)
+
     def seen(self, items: Items, view: View) -> list[str]:
         """Return the texts in one form, or with the words of their inputs held back."""
         return viewed(self.why, [items.inputs["text"][i] for i in self.item], view)

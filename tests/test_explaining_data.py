@@ -27,13 +27,21 @@ FEW = [
 ]
 
 
-def test_pairs_are_weighed_by_the_competence_of_whose_response_is_chosen(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[explaining.Explaining] = []
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[explaining.Explaining]:
+    """Return what runs have built; they neither learn nor write."""
+    built: list[explaining.Explaining] = []
     monkeypatch.setattr(
-        explaining.Explaining, "explain", lambda one, _: kept.append(one) or {"test/label_acc": 1.0}
+        explaining.Explaining,
+        "explain",
+        lambda one, _: built.append(one) or {"test/label_acc": 1.0},
     )
+    return built
+
+
+def test_pairs_are_weighed_by_the_competence_of_whose_response_is_chosen(
+    compose: Compose, kept: list[explaining.Explaining]
+) -> None:
     run(compose(*FEW, "method.module.weights=competence"))
     (one,) = kept
     competence = one._weights()
@@ -63,12 +71,8 @@ def test_one_annotator_is_refused(compose: Compose, monkeypatch: pytest.MonkeyPa
 
 
 def test_pooled_and_apart_are_two_first_stages_even_where_their_weights_and_tokens_are_equal(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch
+    compose: Compose, kept: list[explaining.Explaining]
 ) -> None:
-    kept: list[explaining.Explaining] = []
-    monkeypatch.setattr(
-        explaining.Explaining, "explain", lambda one, _: kept.append(one) or {"test/label_acc": 1.0}
-    )
     for who, rank in (("pooled", 8), ("adapter", 2)):
         words = (f"method.module.who={who}", f"model_size.lora={rank}")
         run(compose(*FEW, *words, "method.module.preference_steps=0"))
@@ -84,7 +88,7 @@ def test_pooled_and_apart_are_two_first_stages_even_where_their_weights_and_toke
 
 
 def test_competence_is_of_several_labels_too(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    compose: Compose, kept: list[explaining.Explaining], tmp_path: Path
 ) -> None:
     """Who labels at random is trusted least; of an annotator without training items, the mean."""
     rng, lines = np.random.default_rng(0), ["task,worker,label,explanation,text,split"]
@@ -100,10 +104,6 @@ def test_competence_is_of_several_labels_too(
     lines.append("0,p,b,so it is,text 0,train")
     path = tmp_path / "said.csv"
     path.write_text("\n".join(lines), encoding="utf-8")
-    kept: list[explaining.Explaining] = []
-    monkeypatch.setattr(
-        explaining.Explaining, "explain", lambda one, _: kept.append(one) or {"test/label_acc": 1.0}
-    )
     data = ["dataset=explained_table", f"dataset.path={path}"]
     given = [word for word in FEW if not word.startswith("dataset")]
     run(compose(given[0], *data, *given[1:], "method.module.weights=competence"))
