@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 
 from annorun.method.base import Method
 
@@ -35,8 +36,13 @@ class Curves(L.Callback):
         if not self.has_val and trainer.global_step % self.every == 0:
             self._record(trainer, module)
 
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Remember the state of the global generator: dropout does not depend on `val_every`."""
+        self._generator = torch.get_rng_state()
+
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write a row."""
+        """Restore the global generator and write a row."""
+        torch.set_rng_state(self._generator)
         self._record(trainer, module)
 
     @property

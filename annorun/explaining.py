@@ -63,8 +63,6 @@ class Explaining:
         self.c, self.items, self.votes = c, items, votes
         used = family(c)
         model = size[used]
-        # dropout of adapters draws from the global generator
-        torch.manual_seed(child(c["seed"], "dropout"))
         self.module: Capo = build(
             c["method"]["module"],
             network={
@@ -165,19 +163,23 @@ class Explaining:
         # a logger of its own: the second would begin the first one's file anew
         place = curve.parent if curve.stem == "metrics" else curve.with_suffix("")
         trainer = fitting.trainer(self.c | {"trainer": t}, place, curves, None)
-        order = torch.Generator().manual_seed(child(self.c["seed"], f"order/{curve.stem}"))
+        seed, stage = self.c["seed"], curve.stem
+        order = torch.Generator().manual_seed(child(seed, f"order/{stage}"))
         train, val = (
             DataLoader[list[Branch]](
                 own,  # type: ignore[arg-type]
                 t["batch_size"],
                 shuffle=drawn,
-                generator=order if drawn else None,
+                # without one, each pass would draw from the global generator
+                generator=order if drawn else torch.Generator(),
                 collate_fn=self.batch,
             )
             for own, drawn in ((self.train, True), (self.val, False))
         )
         with fitting.quiet(), bar(t["max_steps"]) as curves.show:
-            trainer.fit(self.module, train, val if self.val else None)
+            # of each stage by itself: the first may come from the cache
+            with net.seeded(seed, f"dropout/{stage}"):
+                trainer.fit(self.module, train, val if self.val else None)
             if curves.unrecorded and self.val:
                 trainer.validate(self.module, val, verbose=False)
         self.steps += t["max_steps"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from annorun import episode_results, episodes, fitting, learned, real_tasks, results
+from annorun import episode_results, episodes, fitting, learned, net, real_tasks, results
 from annorun.check_network import family
 from annorun.curves import Curves
 from annorun.dataset.module import standardised
@@ -199,8 +199,14 @@ class MetaTraining:
         with fitting.quiet(), bar(trainer.max_steps) as curves.show:
             loader: DataLoader[Tasks] | None = None
             if judged:
-                loader = DataLoader(val, batch_size=None)  # type: ignore[arg-type]
-            trainer.fit(self.module, DataLoader(Stream(self), batch_size=None), loader)
+                loader = DataLoader(
+                    val,  # type: ignore[arg-type]
+                    batch_size=None,
+                    generator=torch.Generator(),
+                )
+            tasks = DataLoader(Stream(self), batch_size=None, generator=torch.Generator())
+            with net.seeded(self.c["seed"], "dropout"):
+                trainer.fit(self.module, tasks, loader)
             if curves.unrecorded and loader:
                 # the steps after the last multiple of val_every
                 trainer.validate(self.module, loader, verbose=False)

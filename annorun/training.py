@@ -20,7 +20,7 @@ from annorun.dataset.module import CrowdData, task_spec
 from annorun.errors import ConfigError
 from annorun.method.base import Method
 from annorun.scores import soft, summary
-from annorun.seeds import child, rng
+from annorun.seeds import rng
 from annorun.show import bar
 from annorun.votes import Floats, Ints, Items, Posterior, Votes, group_names
 
@@ -71,8 +71,6 @@ class Training:
             optimizer={k: t[k] for k in fitting.OPTIMIZER},
             seed=c["seed"],
         )
-        # dropout draws from the global generator, on every device
-        torch.manual_seed(child(c["seed"], "dropout"))
         tokenizer = None if "x" in items.inputs else net.tokenizer(model)
         self.data = CrowdData(
             items,
@@ -188,7 +186,8 @@ class Training:
     ) -> Fitted:
         data = self.data
         metrics = self._start(trainer)
-        with bar(trainer.max_steps) as curves.show:
+        # dropout draws from the global generators
+        with bar(trainer.max_steps) as curves.show, net.seeded(self.c["seed"], "dropout"):
             trainer.fit(self.module, data)
         self.steps = trainer.global_step
         if curves.unrecorded and len(data.val):

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
-from annorun import llm_attribution
+from annorun import llm_attribution, net
 from annorun.errors import ConfigError
 from annorun.method.judge import embedded
 from annorun.method.llm_judge import LlmJudge
-from annorun.seeds import child
 from annorun.votes import Items, Votes
 
 # an item and an annotator
@@ -39,8 +37,7 @@ def texts(
     # those of like length together: the least padding
     pairs = sorted(asked, key=lambda pair: len(asked[pair]))
     for decoding in range(module.decodings):
-        with torch.random.fork_rng():
-            torch.manual_seed(child(seed, f"decoding/{decoding}"))
+        with net.seeded(seed, f"decoding/{decoding}"):
             for first in range(0, len(pairs), AT_ONCE):
                 some = pairs[first : first + AT_ONCE]
                 tokens = module.net.write(

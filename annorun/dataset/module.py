@@ -112,7 +112,9 @@ class CrowdData(L.LightningDataModule):
         mask = self.inputs.get("attention_mask")
         size = MOST_ITEMS if mask is None else MOST_TOKENS // mask[0].numel()
         size = max(1, min(size, MOST_ITEMS), self.batch_size)
-        return DataLoader(index.tolist(), size, collate_fn=self.batch)
+        # without a generator, each pass would draw from the global one
+        generator = torch.Generator()
+        return DataLoader(index.tolist(), size, collate_fn=self.batch, generator=generator)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Items in a random order, none dropped."""
