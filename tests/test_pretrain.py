@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
 
-from annorun import config, pretrain
+from annorun import config, net, pretrain
 from annorun.dataset import synthetic_qa as qa
 from annorun.run import run
 from annorun.scores.recovery import mixture_equivalent
+from annorun.votes import TaskSpec
 
 PROMPT = "{question} {options}"
 
@@ -21,8 +24,39 @@ def test_a_bad_pretraining_is_an_error_and_leaves_no_cache(
     monkeypatch.setattr(pretrain, "STAGES", ((1, None, 1.0),))
     monkeypatch.setattr(pretrain, "LOOK", 1)
     with pytest.raises(RuntimeError, match="not near"):
-        pretrain.tiny_weights(4, PROMPT)
+        pretrain.tiny_weights(3, PROMPT)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_default_questions_have_weights_in_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are of the network that is built now, and as accurate as the file says."""
+    monkeypatch.setenv("ANNORUN_CACHE", str(tmp_path))
+    node = OmegaConf.load(config.conf_dir() / "dataset" / "synthetic_qa.yaml")
+    path = pretrain.tiny_weights(node.n_classes, node.prompt)
+    assert path == pretrain.FILE and not list(tmp_path.iterdir())
+    network = {"family": "seq2seq", "model": "tiny", "weights": str(path)}
+    model = net.build(network, TaskSpec("choice", node.n_classes, 0), seed=1)
+    accuracy = pretrain.accuracy(model, *pretrain.held_out(node.n_classes, node.prompt))
+    with safe_open(path, "pt") as file:
+        assert accuracy == pytest.approx(float(file.metadata()["accuracy"]), abs=5e-4)
+    assert abs(accuracy - pretrain.TARGET) < pretrain.NEAR
+
+
+def test_pretraining_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    monkeypatch.setattr(pretrain, "STAGES", ((1, None, 1.0),))
+    monkeypatch.setattr(pretrain, "LOOK", 1)
+    monkeypatch.setattr(
+        pretrain, "accuracy", lambda *_: threads.append(torch.get_num_threads()) or 0.675
+    )
+    monkeypatch.setattr(
+        pretrain, "learn", lambda *_: threads.append(torch.get_num_threads()) or 1.0
+    )
+    torch.set_num_threads(2)
+    pretrain.pretrain(3, PROMPT, 0)
+    assert threads == [1, 1] and torch.get_num_threads() == 2
 
 
 def test_the_cache_is_read_and_named_by_the_recipe(
@@ -36,12 +70,22 @@ def test_the_cache_is_read_and_named_by_the_recipe(
 
     monkeypatch.setenv("ANNORUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pretrain, "pretrain", instead)
-    first = pretrain.tiny_weights(4, PROMPT)
-    assert pretrain.tiny_weights(4, PROMPT) == first and made == [(4, PROMPT)]
-    other = {pretrain.tiny_weights(3, PROMPT), pretrain.tiny_weights(4, "{options}")}
-    assert len(other | {first}) == 3 and len(made) == 3
-    monkeypatch.setattr(pretrain.net, "TINY_T5", {**pretrain.net.TINY_T5, "d_ff": 64})
-    assert pretrain.tiny_weights(4, PROMPT) != first
+    first = pretrain.tiny_weights(3, PROMPT)
+    assert pretrain.tiny_weights(3, PROMPT) == first and made == [(3, PROMPT)]
+    paths = {first, pretrain.tiny_weights(5, PROMPT), pretrain.tiny_weights(4, "{options}")}
+    other = tmp_path / "net.py"
+    other.write_text("another network", encoding="utf-8")
+    changes: list[tuple[object, str, object]] = [
+        (pretrain.net, "TINY_T5", {**pretrain.net.TINY_T5, "d_ff": 64}),
+        (pretrain, "SOURCES", (*pretrain.SOURCES[:-1], str(other))),
+        (pretrain.torch, "__version__", "9.9"),
+        (pretrain.torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+    ]
+    for place, name, value in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, value)
+            paths.add(pretrain.tiny_weights(3, PROMPT))
+    assert len(paths) == len(made) == 7
     assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".safetensors"}
 
 
