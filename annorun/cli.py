@@ -174,7 +174,17 @@ def report(error: ConfigError) -> None:
 
 
 def main() -> None:
-    """Check the whole command, then run it."""
+    """Check the whole command, then run it; stop in silence where nobody reads the output."""
+    try:
+        _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `... --help | head`: Python would report the same again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _main() -> None:
     # a terminal that lacks a letter shows its code, and the run is not lost
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -181,7 +181,9 @@ def compose_cell(
     """Compose one cell; where Hydra refuses, name every override at fault, compose the rest."""
     parsed = parse(overrides, known)
     try:
-        return _load(name, parsed), [w for o in parsed if (w := _form_fault(known, o))]
+        cfg = _load(name, parsed)
+        words = (_form_fault(known, o) or _element_fault(cfg, o) for o in parsed)
+        return cfg, [w for w in words if w]
     except REFUSED as error:
         first = one_line(error)
     good, found = [], []
@@ -197,7 +199,7 @@ def compose_cell(
     for override in parsed:
         if override.key_or_group in GROUPS or _form_fault(known, override):
             continue
-        if words := _key_fault(base, override):
+        if words := _element_fault(base, override) or _key_fault(base, override):
             found.append(words)
         else:
             good.append(override)
@@ -256,6 +258,19 @@ def _form_fault(known: Any, override: Override) -> str | None:
     if key in GROUPS and not (override.is_delete() or isinstance(override.value(), str | dict)):
         options = ", ".join(known.get_group_options(key))
         return f"{override.input_line}: one option is wanted; allowed: {options}"
+    return None
+
+
+def _element_fault(cfg: DictConfig, override: Override) -> str | None:
+    """Refuse to set an element of a list by itself: Hydra's sweeps cannot."""
+    key = str(override.key_or_group)
+    for i, letter in enumerate(key):
+        if letter == "." and OmegaConf.is_list(node := OmegaConf.select(cfg, key[:i])):
+            values = ",".join(str(v) for v in OmegaConf.to_container(node))
+            return (
+                f"{override.input_line}: an element of a list cannot be set by itself; allowed is "
+                f"the whole list, such as '{key[:i]}=[{values}]'"
+            )
     return None
 
 

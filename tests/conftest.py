@@ -17,6 +17,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 Compose = Callable[..., DictConfig]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that want the real data sets, so that `-m real_data` runs them alone."""
+    for item in items:
+        if "data" in getattr(item, "fixturenames", ()):
+            item.add_marker("real_data")
+
+
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One torch thread, and no composed config from another test."""

@@ -55,6 +55,9 @@ CASES = [
     ("the runner's argument", f"{D} +method.module.seed=1", ["method.module.seed=1: unknown key; allowed: expertise_lr"]),
     ("wrong type", f"{D} trainer.lr=abc", ["trainer.lr=abc: allowed is a finite number above 0"]),
     ("list for a number", f"{D} trainer.lr=[1,2]", ["trainer.lr=[1, 2]: allowed is a finite number above 0"]),
+    ("element of a list", f"{D} trainer.betas.1=0.9", ["trainer.betas.1=0.9: an element of a list cannot be set by itself; allowed is the whole list, such as 'trainer.betas=[0.9,0.9]'"]),
+    ("element of a list among others", f"{D} trainer.betas.7=0.9 trainer.lrr=1", ["trainer.betas.7=0.9: an element of a list", "trainer.lrr=1: unknown key 'lrr'"]),
+    ("element of a swept list", "-cn nutmeg_competence seed=0 'annotator_dist.spam=[0,0]' annotator_dist.spam.0=0.1", ["annotator_dist.spam.0=0.1: an element of a list cannot be set by itself; ...'annotator_dist.spam=[0.1,0]'"]),
     ("number for a list", f"{D} trainer.betas=0.9", ["trainer.betas=0.9: allowed is a list of 2"]),
     ("prompt of another field", "\"dataset.prompt='{question} {choices}'\"", ["dataset.prompt={question} {choices}: allowed is a text with {question} and {options}"]),
     ("prompt with a format", "\"dataset.prompt='{question:d} {options:.5}'\"", ["dataset.prompt={question:d} {options:.5}: allowed is a text with {question} and {options}"]),
@@ -278,6 +281,25 @@ def test_refused_in_a_process_of_its_own(
     )
     assert_refused(done.returncode, done.stderr, expected, files, here)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["--help", "--cfg job", "method=reelm"])
+def test_a_reader_who_leaves_gets_no_traceback(command: str, here: Path) -> None:
+    """`... --help | head -1`: what nobody reads any more is not written, in silence."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "annorun", *shlex.split(command)],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    refused = command == "method=reelm"
+    assert process.wait(timeout=120) == (2 if refused else 1)
+    assert bool(error) == refused and "Traceback" not in error and "BrokenPipe" not in error
 
 
 def test_a_bad_file_in_a_sweep_is_told_and_the_other_cells_run(

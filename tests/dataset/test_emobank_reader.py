@@ -1,6 +1,5 @@
 """EmoBank: ratings to labels by hand, folds, draws, what is wrong in a file; and the real files."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ KEYS: dict[str, Any] = {
     "folds": 2,
     "fold": 0,
 }
-REAL = Path(os.environ.get("ANNORUN_DATA", "data")) / "emobank"
-real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no {REAL}")
 
 
 @pytest.fixture
@@ -113,19 +110,19 @@ def test_missing_files_and_columns(folder: Path) -> None:
         read(folder, perspective="writer")
 
 
-@real
-def test_the_real_files() -> None:
-    items = read(REAL, folds=5)
+def test_the_real_files(data: Path) -> None:
+    folder = data / "emobank"
+    items = read(folder, folds=5)
     # of 10,062 texts with ratings, 353 are tied
-    assert len(items) == 9709 and len(read(REAL, folds=5, ties="random")) == 10062
+    assert len(items) == 9709 and len(read(folder, folds=5, ties="random")) == 10062
     assert (items.soft.sum(axis=1) >= 5).all()
     assert np.array_equal(items.soft.argmax(axis=1), items.truth)
-    five = read(REAL, n_items=500, balanced=True, folds=5)
+    five = read(folder, n_items=500, balanced=True, folds=5)
     assert np.bincount(five.truth).tolist() == [167, 167, 166]
     assert (five.split == "test").sum() == 100
-    other = read(REAL, n_items=500, balanced=True, folds=5, fold=1)
+    other = read(folder, n_items=500, balanced=True, folds=5, fold=1)
     assert list(five.names) == list(other.names)
     assert not ((five.split == "test") & (other.split == "test")).any()
-    repeat = read(REAL, seed=1, n_items=500, balanced=True, folds=5)
+    repeat = read(folder, seed=1, n_items=500, balanced=True, folds=5)
     assert list(repeat.names) == list(five.names)
     assert not np.array_equal(repeat.split, five.split)

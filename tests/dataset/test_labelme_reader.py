@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import pytest
 from annorun.dataset.labelme import labelme
 from annorun.errors import ConfigError
 from annorun.votes import Items, Votes
-
-REAL = Path(os.environ.get("ANNORUN_DATA", "data")) / "labelme"
 
 
 def read(folder: Path) -> tuple[Items, Votes]:
@@ -39,10 +36,9 @@ def test_small_folder_by_hand(folder: Path) -> None:
     assert votes.dense().tolist() == expected
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no LabelMe files (ANNORUN_DATA)")
-def test_the_real_crowd() -> None:
+def test_the_real_crowd(data: Path) -> None:
     """Counts of the data's own description: 1000 + 1188 images, 59 annotators, 2547 votes."""
-    items, votes = read(REAL)
+    items, votes = read(data / "labelme")
     assert len(items) == votes.n_items == 2188 and (items.split == "test").sum() == 1188
     assert items.inputs["x"].shape == (2188, 512)
     assert votes.n_annotators == 59 and len(votes) == 2547
