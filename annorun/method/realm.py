@@ -18,6 +18,7 @@ Deviations from the paper, or readings of what our sources do not state:
 2. omega's rate follows the same schedule. The paper names one cosine schedule for all; with a
    constant rate, omega drifts on after the network has stopped moving.
 3. omega is held in [-6, 6]: beyond, the sigmoid's gradient vanishes and rho could not come back.
+4. Not implemented: the multi-task form (Eq. 4), with an expertise for each annotator and task.
 """
 
 from typing import Any

@@ -13,9 +13,12 @@ model and not from a guess. With it, for one vote and the logits z:
     dL/domega = -rho (1 - rho) (pi_y - 1/K) / p = rho - w
 omega -> +inf is cross-entropy; omega -> -inf is log K, whatever the model says.
 
-Several tasks with K_t answers each (Eq. 4) need no grouping: a class that an item does not have is
--inf in `log_probs` and is not counted in that row's K. Every log term is computed in float32 at
-least, also under autocast. No deviations from the paper.
+Items may differ in their number of answers: a class that an item does not have is -inf in
+`log_probs` and is not counted in that row's K. Every log term is computed in float32 at least, also
+under autocast.
+
+Not implemented: Eq. 4, an expertise for each pair of annotator and task, sigmoid(Omega[m, t]), and
+Eq. 5, an expertise that depends on the input. Here an annotator has one rho, whatever the task.
 
 Example:
     >>> import torch

@@ -137,7 +137,7 @@ def test_permuting_annotators_permutes_the_gradient(sample):
 
 
 def test_masked_classes_are_as_if_they_were_not_there(sample):
-    """Votes of tasks with 3 and with 5 answers in one batch (Eq. 4)."""
+    """Votes of tasks with 3 and with 5 answers in one batch."""
     logits, label, omega = sample
     few = torch.arange(12) < 6
     label = torch.where(few, label % 3, label)
