@@ -14,4 +14,6 @@ if [ ! -e "$models" ] || [ scripts/models.txt -nt "$models" ]; then
   fi
 fi
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest "$@"
+jobs=$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 8))')
+# a file's tests share its fixtures
+exec .venv/bin/python -m pytest --numprocesses "$jobs" --dist loadfile "$@"
