@@ -132,3 +132,29 @@ def test_validation_keeps_its_order() -> None:
     data = crowd(val_share=0.25, bucket=5)
     seen = [int(i) for batch in data.val_dataloader() for i in batch["item"]]
     assert seen == data.val.tolist()
+
+
+def test_windows_go_by_the_lengths_of_the_items_that_train() -> None:
+    """Where every other item is tested or held out, a batch is sorted by its own texts still."""
+    texts = ["x" * int(k) for k in LENGTH]
+    split = np.array(["train", "test"])[np.arange(203) % 2]
+    items = Items("text", {"text": texts}, split, 2)
+    votes = Votes(np.arange(203), np.zeros(203), np.arange(203) % 2, 203, 1, 2)
+    keys = {"batch_size": 8, "val_share": 0.2, "data_seed": 0, "seed": 4, "bucket": 4}
+    data = CrowdData(items, votes, tokenizer=tokenizer("tiny"), prompt="", **keys)
+    batches = [b["item"].numpy() for b in data.train_dataloader()]
+    assert sorted(np.concatenate(batches)) == data.train.tolist()
+    for item in batches:
+        assert LENGTH[item].tolist() == sorted(LENGTH[item])
+    # windows of 32: batches of one overlap in nothing but the length where they meet
+    by_length = sorted(batches[:4], key=lambda item: LENGTH[item].tolist())
+    flat = np.concatenate([LENGTH[item] for item in by_length]).tolist()
+    assert flat == sorted(flat)
+
+
+def test_another_seed_is_another_order_and_another_epoch_is_too() -> None:
+    orders = []
+    for seed in (4, 5):
+        loader = crowd(seed=seed, bucket=3).train_dataloader()
+        orders += [tuple(int(i) for b in loader for i in b["item"]) for _ in range(2)]
+    assert len(set(orders)) == 4

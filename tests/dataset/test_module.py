@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from annorun.dataset.module import CrowdData, encode, hold_out, standardised, trim
+from annorun.dataset import module as dataset_module
+from annorun.dataset.module import (
+    CrowdData,
+    encode,
+    hold_out,
+    standardised,
+    task_spec,
+    trim,
+)
 from annorun.net import tokenizer
 from annorun.votes import Items, Votes
 
@@ -97,3 +105,126 @@ def test_prompts_show_question_and_lettered_options_and_are_trimmed() -> None:
     short = trim({k: v[:1] for k, v in made.items()})
     assert short["input_ids"].shape[1] == int(mask[0].sum()) < ids.shape[1]
     assert torch.equal(short["input_ids"][0], ids[0][: short["input_ids"].shape[1]])
+
+
+def drawn_crowd(n: int = 30, **more) -> tuple[Items, Votes]:
+    """Items of three parts, interleaved; one to four votes each, of four annotators."""
+    draw = np.random.default_rng(0)
+    labelled = draw.random((n, 4)) < 0.5
+    labelled[np.arange(n), draw.integers(0, 4, n)] = True
+    item, annotator = np.nonzero(labelled)
+    votes = Votes(item, annotator, draw.integers(0, 3, len(item)), n, 4, 3)
+    split = np.array(["test", "train", "val", "train", "train"])[np.arange(n) % 5]
+    x = draw.normal(size=(n, 2)).astype(np.float32) + np.arange(n)[:, None]
+    return Items("features", {"x": x}, split, 3, **more), votes
+
+
+@pytest.mark.parametrize("own_val", [True, False])
+def test_features_are_standardised_by_the_items_that_train_alone(own_val: bool) -> None:
+    """Neither validation nor test items move them, whichever way validation came about."""
+    items, votes = drawn_crowd()
+    if not own_val:
+        split = np.where(items.split == "val", "train", items.split)
+        items = Items("features", items.inputs, split, 3)
+    data = module(items, votes, val_share=0.4)
+    x, train = items.inputs["x"].astype(np.float64), data.train
+    assert len(data.val) and not set(data.val) & set(train)
+    expected = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
+    np.testing.assert_allclose(data.inputs["x"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_datas_own_validation_items_are_taken_where_they_have_votes() -> None:
+    """All training items stay, whatever the share; one without a vote validates nothing."""
+    items, votes = drawn_crowd()
+    silent = np.flatnonzero(items.split == "val")[2]
+    data = module(items, votes.on(np.arange(30) != silent), val_share=0.4)
+    assert data.train.tolist() == np.flatnonzero(items.split == "train").tolist()
+    assert data.val.tolist() == [i for i in range(30) if items.split[i] == "val" and i != silent]
+    assert data.test.tolist() == list(range(0, 30, 5))
+
+
+@pytest.mark.parametrize(("n", "share", "held"), [(17, 0.1, 2), (17, 0.08, 1), (9, 0.5, 4)])
+def test_the_share_of_validation_items_is_rounded(n: int, share: float, held: int) -> None:
+    index = np.arange(3, 3 + 2 * n, 2)
+    kept, out = hold_out(index, share, data_seed=4)
+    assert len(out) == held and sorted([*kept, *out]) == index.tolist()
+    assert kept.tolist() == sorted(kept) and out.tolist() == sorted(out)
+    drawn = {tuple(hold_out(index, share, data_seed=s)[1]) for s in range(8)}
+    assert len(drawn) > 3, "items are drawn, not the first"
+
+
+def test_shares_are_of_each_items_votes() -> None:
+    """Item by item; an item without votes has none."""
+    items, votes = drawn_crowd()
+    votes = votes.on(np.arange(30) != 7)
+    data = module(items, votes)
+    batch = data.batch([9, 3, 28, 7])
+    for row, i in zip(batch["shares"], (9, 3, 28, 7), strict=True):
+        mine = votes.label[votes.item == i].tolist()
+        assert row.tolist() == pytest.approx([mine.count(k) / max(len(mine), 1) for k in range(3)])
+
+
+def test_shares_are_of_the_datas_ratings_where_it_has_some() -> None:
+    ratings = np.random.default_rng(3).integers(0, 9, (30, 3)).astype(float)
+    ratings[4] = 0
+    items, votes = drawn_crowd(soft=ratings)
+    batch = module(items, votes).batch([9, 3, 28, 4])
+    for row, i in zip(batch["shares"], (9, 3, 28, 4), strict=True):
+        assert row.tolist() == pytest.approx((ratings[i] / max(ratings[i].sum(), 1)).tolist())
+
+
+def test_a_batch_holds_its_items_rows_and_votes_in_its_own_order() -> None:
+    """Whatever the order of the items; the votes of each come by annotator."""
+    draw = np.random.default_rng(5)
+    items, votes = drawn_crowd(truth=draw.integers(-1, 3, 30))
+    data = module(items, votes)
+    data.target = torch.from_numpy(draw.dirichlet(np.ones(3), 30))
+    data.group_target = torch.from_numpy(draw.integers(-1, 3, (30, 2)))
+    index = [21, 3, 17, 4, 29]
+    batch = data.batch(index)
+    assert batch["item"].tolist() == index
+    assert batch["truth"].tolist() == items.truth[index].tolist()
+    assert torch.equal(batch["inputs"]["x"], data.inputs["x"][index])
+    assert torch.equal(batch["target"], data.target[index])
+    assert torch.equal(batch["group_target"], data.group_target[index])
+    triples = zip(batch["row"].tolist(), batch["annotator"], batch["label"], strict=True)
+    dense = votes.dense()
+    expected = [
+        (row, m, dense[i, m]) for row, i in enumerate(index) for m in range(4) if dense[i, m] >= 0
+    ]
+    assert [(row, int(m), int(y)) for row, m, y in triples] == expected
+
+
+def test_an_unknown_truth_is_no_class() -> None:
+    items, votes = drawn_crowd()
+    assert module(items, votes).batch([1, 2])["truth"].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_every_validation_and_test_item_is_answered_once(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches of four, of which the last is smaller."""
+    monkeypatch.setattr(dataset_module, "MOST_ITEMS", 4)
+    items, votes = drawn_crowd()
+    data = module(items, votes)
+    batches = list(data.val_dataloader() if part == "val" else data.test_dataloader())
+    assert [len(b["item"]) for b in batches] == [4, 2]
+    answered = [int(i) for b in batches for i in b["item"]]
+    assert answered == np.flatnonzero(items.split == part).tolist()
+
+
+GROUPS = (1, 0, 0, 1, 0)
+
+
+def test_what_a_method_needs_to_know_of_the_data() -> None:
+    """Annotators and groups without a vote count, too."""
+    x = np.zeros((4, 2, 5, 7), np.float32)
+    items = Items("image", {"x": x}, np.full(4, "train"), 3, group_names=["a", "b", "c"])
+    votes = Votes(np.array([0]), np.array([1]), np.array([2]), 4, 5, 3, group=np.array(GROUPS))
+    spec = task_spec(items, votes)
+    assert (spec.kind, spec.n_classes, spec.n_annotators) == ("image", 3, 5)
+    assert (spec.input_shape, spec.n_groups, spec.group) == ((2, 5, 7), 3, GROUPS)
+    texts = Items("text", {"text": ["a"] * 4}, np.full(4, "train"), 3)
+    plain = task_spec(texts, Votes(np.array([0]), np.array([1]), np.array([2]), 4, 5, 3))
+    assert (plain.input_shape, plain.n_groups, plain.group) == ((), 0, ())
