@@ -58,12 +58,12 @@ class ClassPrior(Classifier):
         """Count the labels."""
         data = cast(Any, self.trainer).datamodule
         count = data.target[data.train].sum(dim=0) + COUNT
-        self.counted = (count / count.sum()).log().to(self.device)
-        self.net.logits.data = self.counted.clone()
+        self.prior_logits = (count / count.sum()).log().to(self.device)
+        self.net.logits.data = self.prior_logits.clone()
 
-    def on_fit_end(self) -> None:
-        """Put back what weight decay has moved."""
-        self.net.logits.data = self.counted
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Undo the step's weight decay, before a checkpoint is written."""
+        self.net.logits.data.copy_(self.prior_logits)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy; in training of what does not move."""

@@ -1,8 +1,9 @@
 """What SeedBERT is compared with: losses by hand, limits in which they are the plain classifier."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,6 @@ from torch.nn.functional import cross_entropy, softplus
 from annorun import run
 from annorun.dataset.module import CrowdData
 from annorun.method.output_layer import head_of
-from annorun.method.temperature import temperature
 from annorun.objective.bayes_linear import gaussian_kl
 from annorun.votes import Items, TaskSpec, Votes
 
@@ -120,120 +120,92 @@ def test_label_and_disagreement_by_hand(batch: dict[str, Any]) -> None:
     assert module.loss(logits, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_label_smoothing_by_hand(batch: dict[str, Any]) -> None:
-    """Of smoothing 3/10: 8/10 for the label, 1/10 for each of the two others."""
-    module = build("label_smoothing.LabelSmoothing", smoothing=0.3)
-    logits = torch.randn(6, 3)
-    expected = -((0.7 * batch["target"] + 0.1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    torch.testing.assert_close(module.loss(logits, batch), expected)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_rows_of_disagreement_hang_on_the_seed(seed: int) -> None:
+    name = "label_and_disagreement.LabelAndDisagreement"
+    first, other = (head_of(build(name, s, disagreement=1.0).net) for s in (seed, 2))
+    with_seed = build(name, seed, disagreement=1.0)
+    assert torch.equal(first.weight, head_of(with_seed.net).weight)
+    assert not torch.equal(first.weight[3], other.weight[3])
+    assert with_seed.weight({"item": torch.arange(2), "label": torch.arange(7)}) == 2
 
 
-def test_mc_dropout_goes_on_dropping(batch: dict[str, Any]) -> None:
-    """Many answers: near the mean over dropout, off the classifier's; dropout 0: equal to it."""
-    module = build("mc_dropout.McDropout", samples=400).eval()
-    with torch.no_grad():
-        module.test_step(batch)
-        plain = bert()(batch["inputs"]).softmax(dim=1)
-        assert not any(m.training for m in module.net.modules())
-        torch.manual_seed(3)
-        module.net.train()
-        expected = torch.stack([module(batch["inputs"]).softmax(dim=1) for _ in range(2000)])
-        module.net.eval()
-    torch.testing.assert_close(module.predicted[0], expected.mean(dim=0), atol=0.01, rtol=0)
-    assert not torch.allclose(module.predicted[0], plain, atol=1e-4)
-    module.net.layers[2].p = 0.0
-    module.predicted.clear()
-    with torch.no_grad():
-        module.test_step(batch)
-    torch.testing.assert_close(module.predicted[0], plain)
+# of three parts, each with labels of its own; the test items are not the last
+SPLIT = np.array(["train", "test", "train", "val"] * 7)[:26]
+LABEL = np.select([SPLIT == "train", SPLIT == "test"], [0, 1], 2)
+LABEL[:8:2] = 2
 
 
-def test_mc_dropout_drops_attention_too(batch: dict[str, Any]) -> None:
-    """BERT's attention asks itself, not a dropout layer, whether it is in training."""
-    module = build("mc_dropout.McDropout", samples=2).eval()
-
-    class Asks(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.dropout(x, 0.5, self.training)[:, :3]
-
-    module.net = Asks()
-    with torch.no_grad():
-        module.test_step(batch)
-    assert not torch.allclose(module.predicted[0], batch["inputs"]["x"][:, :3].softmax(dim=1))
-
-
-def test_mc_dropout_says_where_there_is_nothing_to_drop(capsys: pytest.CaptureFixture[str]) -> None:
-    module = build("mc_dropout.McDropout", samples=2)
-    module.on_fit_start()
-    assert not capsys.readouterr().err
-    module.net.layers[2].p = 0.0
-    module.on_fit_start()
-    assert "its answers are bert's" in capsys.readouterr().err
-
-
-def test_mc_dropout_leaves_the_global_generator_alone(batch: dict[str, Any]) -> None:
-    module = build("mc_dropout.McDropout", samples=2).eval()
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        module.test_step(batch)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_the_temperature_that_was_planted_is_found() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(20_000, 3))
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = np.eye(3)[[rng.choice(3, p=row) for row in p]]
-    assert temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
-    assert temperature(logits / 2, labels) == pytest.approx(0.5, rel=0.05)
-
-
-def crowd(labels: list[int], val_share: float) -> CrowdData:
-    n, rng = len(labels), np.random.default_rng(0)
-    truth = np.array(labels)
-    x = rng.normal(size=(n, 5)).astype(np.float32)
-    items = Items("features", {"x": x}, np.full(n, "train"), 3, truth=truth)
-    votes = Votes(np.arange(n), np.zeros(n), truth, n, 1, 3)
-    found = CrowdData(
-        items,
-        votes,
-        tokenizer=None,
-        prompt="",
-        batch_size=4,
-        val_share=val_share,
-        data_seed=0,
-        seed=0,
-    )
-    found.target = torch.eye(3)[torch.from_numpy(truth)]
+def crowd() -> CrowdData:
+    """Of 13 training items 9 have label 0 and 4 label 2; the others are of other classes."""
+    n = len(SPLIT)
+    x = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
+    votes = Votes(np.arange(n), np.zeros(n), np.ones(n), n, 1, 3)
+    keys = {"batch_size": 4, "val_share": 0.5, "data_seed": 0, "seed": 0}
+    items = Items("features", {"x": x}, SPLIT, 3, truth=np.ones(n))
+    found = CrowdData(items, votes, tokenizer=None, prompt="", **keys)
+    found.target = torch.eye(3)[torch.from_numpy(LABEL)]
     return found
 
 
-def test_temperature_changes_no_label_and_is_found_on_validation_items(
+def fit(module: Any, data: CrowdData, folder: Path, steps: int = 5) -> L.Trainer:
+    trainer = L.Trainer(
+        **{"accelerator": "cpu", "max_steps": steps, "max_epochs": -1, "logger": False},
+        **{"enable_checkpointing": False, "enable_progress_bar": False},
+        **{"enable_model_summary": False, "default_root_dir": folder, "num_sanity_val_steps": 0},
+    )
+    trainer.fit(module, data)
+    return trainer
+
+
+def test_the_class_prior_is_the_share_of_the_training_items_labels(tmp_path: Path) -> None:
+    """Nine of 0, four of 2 and one of each beforehand; decay and steps move nothing."""
+    module, data = build("class_prior.ClassPrior"), crowd()
+    module.optimizer["weight_decay"] = 0.9
+    trainer = fit(module, data, tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer.test(module, data, verbose=False)
+    expected = np.tile([10 / 16, 1 / 16, 5 / 16], (len(data.test), 1))
+    np.testing.assert_allclose(module.probabilities(), expected, rtol=1e-6)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["net.logits"]
+    np.testing.assert_allclose(kept.softmax(0), expected[0], rtol=1e-6)
+    batch = data.batch([0, 2])
+    module.train().loss(module(batch["inputs"]), batch).backward()
+    assert not module.net.logits.grad.any()
+
+
+def test_a_bnns_kl_is_shared_among_the_training_items(tmp_path: Path) -> None:
+    module, data = build("bnn.BNN", prior_std=1.0, rho=-3.0, samples=2), crowd()
+    fit(module, data, tmp_path, steps=1)
+    assert module.n_train == 13
+
+
+def test_a_bnns_answers_hang_on_the_seed_and_on_how_many_draws_they_have(
     batch: dict[str, Any],
 ) -> None:
-    module = build("temperature.Temperature").eval()
-    data = crowd([0, 1, 2] * 20, 0.5)
-    strategy = SimpleNamespace(batch_to_device=lambda b, _: b)
-    module._trainer = SimpleNamespace(datamodule=data, strategy=strategy)
+    """Of weights that are one network's."""
+
+    def answers(seed: int, samples: int) -> torch.Tensor:
+        module = build("bnn.BNN", seed, prior_std=1.0, rho=0.0, samples=samples)
+        module.load_state_dict(first.state_dict())
+        with torch.no_grad():
+            return module.eval()(batch["inputs"])
+
+    first = build("bnn.BNN", 3, prior_std=1.0, rho=0.0, samples=2)
+    assert torch.equal(answers(3, 2), first.eval()(batch["inputs"]))
+    for seed, samples in ((4, 2), (3, 1), (3, 5)):
+        assert float((answers(seed, samples) - answers(3, 2)).abs().max()) > 0.1, (seed, samples)
+
+
+def test_a_bnns_weights_in_training_have_the_posteriors_mean_and_deviation() -> None:
+    """2000 draws of the outputs, bias and all, of one input."""
+    layer = head_of(build("bnn.BNN", prior_std=1.0, rho=0.7, samples=1).net).train()
+    x = torch.zeros(128)
+    x[:2] = torch.tensor([1.5, -0.5])
+    torch.manual_seed(0)
     with torch.no_grad():
-        module.on_test_start()
-        own = data.batch(data.val.tolist())
-        logits = module(own["inputs"]).double().numpy()
-        expected = temperature(logits, own["target"].double().numpy())
-        assert module.numbers() == {"train/temperature": pytest.approx(expected, rel=1e-3)}
-        assert expected != pytest.approx(1, abs=0.1)
-        module.test_step(batch)
-        plain = bert()(batch["inputs"])
-    torch.testing.assert_close(module.predicted[0], (plain / expected).softmax(dim=1))
-    assert torch.equal(module.predicted[0].argmax(dim=1), plain.argmax(dim=1))
-
-
-def test_the_class_prior_is_the_share_of_the_labels(batch: dict[str, Any]) -> None:
-    """Labels 0, 0, 0, 1 and one of each beforehand: 4/7, 2/7, 1/7; training moves nothing."""
-    module = build("class_prior.ClassPrior")
-    module._trainer = SimpleNamespace(datamodule=crowd([0, 0, 0, 1], 0))
-    module.on_fit_start()
-    expected = torch.tensor([4 / 7, 2 / 7, 1 / 7]).expand(6, 3)
-    torch.testing.assert_close(module(batch["inputs"]).softmax(dim=1), expected)
-    module.loss(module(batch["inputs"]), batch).backward()
-    assert not module.net.logits.grad.any()
+        outputs = torch.stack([layer(x) for _ in range(2000)])
+        mean = layer.weight[:, :2] @ x[:2] + layer.bias
+    std = float(softplus(torch.tensor(0.7))) * (1.5**2 + 0.5**2 + 1) ** 0.5
+    torch.testing.assert_close(outputs.mean(dim=0), mean, atol=0.2, rtol=0)
+    torch.testing.assert_close(outputs.std(dim=0), torch.full((3,), std), atol=0.15, rtol=0)
