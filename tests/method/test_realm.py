@@ -37,7 +37,7 @@ def train(data: CrowdData, folder: Path, start: float = 0.5, steps: int = 300) -
         {
             "lr": 3e-3,
             "betas": (0.9, 0.999),
-            "weight_decay": 0.0,
+            "weight_decay": 0.1,
             "clip": 1.0,
             "schedule": "cosine",
             "max_steps": steps,
@@ -91,9 +91,44 @@ def test_omega_has_its_own_rate_and_no_decay(tmp_path: Path) -> None:
     network, annotators = chosen["optimizer"].param_groups
     assert annotators["initial_lr"] == 0.05 and annotators["weight_decay"] == 0.0
     assert [id(p) for p in annotators["params"]] == [id(module.omega)]
-    assert network["initial_lr"] == 3e-3
+    assert network["initial_lr"] == 3e-3 and network["weight_decay"] == 0.1
     for factor in chosen["lr_scheduler"]["scheduler"].lr_lambdas:
         assert factor(0) == 1 and factor(1) == pytest.approx(0)
+
+
+def untrained(start: float, n_annotators: int = 5) -> Realm:
+    return Realm(
+        TaskSpec("features", n_classes=4, n_annotators=n_annotators, input_shape=(4,)),
+        {"family": "features", "model": "tiny", "weights": None},
+        {
+            **{"lr": 3e-3, "betas": (0.9, 0.999), "weight_decay": 0.1, "clip": 1.0},
+            **{"schedule": "cosine", "max_steps": 8},
+        },
+        seed=0,
+        expertise_lr=0.05,
+        expertise_start=start,
+    )
+
+
+@pytest.mark.parametrize("start", [0.2, 0.5, 0.83])
+def test_everybody_starts_at_the_configs_expertise(start: float) -> None:
+    np.testing.assert_allclose(untrained(start).expertise(), np.full(5, start), rtol=1e-6)
+
+
+def test_a_vote_is_weighed_by_its_own_annotator() -> None:
+    """Three items, five annotators, four classes: Eq. 1 vote by vote."""
+    module = untrained(0.5)
+    rho = torch.tensor([0.9, 0.2, 0.6, 0.4, 0.75])
+    with torch.no_grad():
+        module.omega.copy_(rho.logit())
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    votes = [(0, 3, 1), (0, 4, 2), (1, 0, 0), (1, 1, 3), (1, 2, 3), (2, 4, 1)]
+    row, annotator, label = (torch.tensor(column) for column in zip(*votes, strict=True))
+    pi = logits.softmax(dim=1)
+    expected = [-(rho[m] * pi[i, y] + (1 - rho[m]) / 4).log() for i, m, y in votes]
+    batch = {"item": torch.arange(3), "row": row, "annotator": annotator, "label": label}
+    torch.testing.assert_close(module.loss(logits, batch), torch.stack(expected).mean())
+    assert module.weight(batch) == 6
 
 
 def test_clipping_the_network_leaves_omega_alone() -> None:
@@ -103,7 +138,7 @@ def test_clipping_the_network_leaves_omega_alone() -> None:
         {
             "lr": 1e-3,
             "betas": (0.9, 0.999),
-            "weight_decay": 0.0,
+            "weight_decay": 0.1,
             "clip": 0.5,
             "schedule": "cosine",
             "max_steps": 1,

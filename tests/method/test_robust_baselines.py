@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -35,7 +36,7 @@ def optimizer(steps: int = STEPS) -> dict:
     return {
         "lr": 3e-3,
         "betas": (0.9, 0.999),
-        "weight_decay": 0.0,
+        "weight_decay": 0.1,
         "clip": 1.0,
         "schedule": "cosine",
         "max_steps": steps,
@@ -284,3 +285,69 @@ def test_co_teaching_leaves_out_most_flipped_votes_and_is_surer_than_noisy(tmp_p
     with torch.no_grad():
         unsure = plain(batch["inputs"]).softmax(dim=1).max(dim=1).values.mean()
     assert sure > 0.95 and unsure < 0.85, "noisy learns the flips' share, .75"
+
+
+# (item, annotator, label): three items, four annotators, three classes
+VOTES = [(0, 3, 1), (0, 1, 2), (1, 0, 0), (1, 2, 2), (1, 3, 2), (2, 2, 1), (2, 1, 0)]
+SHAPE = TaskSpec("features", n_classes=3, n_annotators=4, input_shape=(5,))
+
+
+def vote_batch() -> tuple[torch.Tensor, dict]:
+    row, annotator, label = (torch.tensor(column) for column in zip(*VOTES, strict=True))
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    return logits, {"row": row, "annotator": annotator, "label": label, "item": torch.arange(3)}
+
+
+def drawn_matrices() -> torch.Tensor:
+    return torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(1)).softmax(dim=-1)
+
+
+def test_crowd_layer_puts_each_vote_through_its_own_annotators_matrix() -> None:
+    """a = W^T p, the softmax of it, vote by vote; matrices are not symmetric."""
+    module = CrowdLayer(SHAPE, NETWORK, optimizer(), seed=0, annotator_lr=None)
+    matrices = 3 * drawn_matrices()
+    with torch.no_grad():
+        module.matrices.copy_(matrices)
+    logits, batch = vote_batch()
+    p = logits.softmax(dim=1)
+    costs = [-(p[i] @ matrices[m]).log_softmax(dim=0)[y] for i, m, y in VOTES]
+    torch.testing.assert_close(module.loss(logits, batch), torch.stack(costs).mean())
+    sure = [[matrices[m, k].softmax(dim=0)[k] for k in range(3)] for m in range(4)]
+    np.testing.assert_allclose(module.expertise(), np.array(sure).mean(axis=1), rtol=1e-5)
+
+
+def test_forward_corrects_each_vote_by_its_own_annotators_matrix() -> None:
+    """p(y | x, m) = sum_k pi_k T[m, k, y], vote by vote, of matrices that fit handed over."""
+    module, matrices = Forward(SHAPE, NETWORK, optimizer(), seed=0), drawn_matrices()
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(confusion=matrices))
+    module.on_fit_start()
+    logits, batch = vote_batch()
+    pi = logits.softmax(dim=1)
+    costs = [-(pi[i] @ matrices[m])[y].log() for i, m, y in VOTES]
+    torch.testing.assert_close(module.loss(logits, batch), torch.stack(costs).mean())
+
+
+def test_co_teaching_answers_the_mean_of_both_and_its_second_network_hangs_on_the_seed() -> None:
+    module, data = pair(), crowd(OUTVOTED)
+    batch = data.batch(data.test[:9].tolist())
+    module.eval()
+    with torch.no_grad():
+        module.test_step(batch)
+        each = [network(**batch["inputs"]).softmax(dim=1) for network in module.networks()]
+    np.testing.assert_allclose(module.probabilities(), (each[0] + each[1]) / 2, atol=1e-6)
+    second, other = module.networks()[1], pair(seed=3).networks()[1]
+    pairs = zip(second.parameters(), other.parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("forget", "learned"), [(0.5, 30), (0.1, 54), (0.0, 60)])
+def test_co_teaching_leaves_out_the_share_that_it_is_given(forget: float, learned: int) -> None:
+    """Of 60 votes, at the end of the ramp."""
+    module, batch = pair(forget=forget), one_batch(crowd(OUTVOTED))
+    logits = torch.randn(20, 2, K, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses = module.losses(logits, batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CoTeaching, "global_step", property(lambda self: 150))
+        patch.setattr(module, "losses", lambda *_: losses)
+        (grad,) = torch.autograd.grad(module.loss(logits, batch), losses)
+    assert (grad > 0).sum(dim=0).tolist() == [learned, learned]
