@@ -20,7 +20,7 @@ from annorun.votes import Items, TaskSpec, Votes
 GROUP = (0, 0, 1, 0)
 SPEC = TaskSpec("features", n_classes=2, n_annotators=4, input_shape=(3,), n_groups=2, group=GROUP)
 OPTIMIZER = {
-    **{"lr": 0.02, "betas": (0.9, 0.999), "weight_decay": 0.0, "clip": 1.0},
+    **{"lr": 0.02, "betas": (0.9, 0.999), "weight_decay": 0.1, "clip": 1.0},
     **{"schedule": "constant", "max_steps": 200},
 }
 NETWORK = {"family": "features", "model": "tiny", "weights": None}
@@ -226,3 +226,70 @@ def test_a_text_is_cut_at_max_length_and_that_must_fit_the_network(
     c["dataset"]["max_length"] = 513
     with pytest.raises(ConfigError, match=r"dataset.max_length=513: allowed is at most 512"):
         Training(c, items, votes, run.build)
+
+
+# five annotators of three groups; heads are theirs, or the groups', or one
+MANY = TaskSpec(
+    "features", n_classes=3, n_annotators=5, input_shape=(4,), n_groups=3, group=(2, 0, 1, 0, 2)
+)
+
+
+def answered(target: str, n_heads: int) -> tuple[MultiTask, np.ndarray]:
+    """A method that has answered seven items, and its heads' probabilities."""
+    module = build(target, MANY)
+    heads = np.random.default_rng(0).dirichlet(np.ones(3), (7, n_heads))
+    module.predicted = [torch.from_numpy(heads[:4]), torch.from_numpy(heads[4:])]
+    return module, heads
+
+
+def test_annotators_who_never_spoke_count_nowhere() -> None:
+    """Group 0 is annotators 1 and 3, of whom 3 is silent; group 2's 4 is, too."""
+    module, heads = answered("annotators", 5)
+    module.seen[:] = torch.tensor([True, True, True, False, False])
+    np.testing.assert_allclose(module.heads(), heads)
+    np.testing.assert_allclose(module.probabilities(), heads[:, :3].mean(axis=1))
+    np.testing.assert_allclose(module.group_probabilities(), heads[:, [1, 2, 0]])
+    module.seen[3] = True
+    found = module.group_probabilities()
+    np.testing.assert_allclose(found[:, 0], heads[:, [1, 3]].mean(axis=1))
+
+
+def test_a_groups_head_speaks_for_its_annotators() -> None:
+    """Sizes 2, 1, 2, and a head that has learned nothing has no say."""
+    module, heads = answered("groups", 3)
+    module.size[:] = torch.tensor([2.0, 1.0, 2.0])
+    module.seen[:] = torch.tensor([True, True, False])
+    np.testing.assert_allclose(module.group_probabilities(), heads)
+    expected = (2 * heads[:, 0] + heads[:, 1]) / 3
+    np.testing.assert_allclose(module.probabilities(), expected, rtol=1e-6)
+
+
+def test_answers_in_training_are_the_mean_of_probabilities_not_of_logits() -> None:
+    module = build("annotators", MANY)
+    module.seen[:] = torch.tensor([True, False, True, True, False])
+    logits = 3 * torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(0))
+    expected = logits[:, [0, 2, 3]].softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(module.answers(logits), expected)
+
+
+def test_a_head_that_spoke_once_has_spoken() -> None:
+    """A later batch without its annotator's votes takes nothing back."""
+    module = build("annotators", MANY)
+    for annotator in (1, 4):
+        batch = {
+            **{"item": torch.tensor([3, 9]), "row": torch.tensor([1])},
+            **{"annotator": torch.tensor([annotator]), "label": torch.tensor([2])},
+        }
+        module.on_train_batch_end(None, batch, 0)
+        assert module.weight(batch) == 2
+    assert module.seen.tolist() == [False, True, False, False, True]
+
+
+def test_logits_of_a_head_stand_together() -> None:
+    """Output 3 h + k is class k of head h."""
+    module = build("annotators", MANY).eval()
+    inputs = {"x": torch.randn(2, 4, generator=torch.Generator().manual_seed(0))}
+    flat = module.net(**inputs)
+    logits = module(inputs)
+    for h in range(5):
+        assert torch.equal(logits[:, h], flat[:, 3 * h : 3 * h + 3])

@@ -1,5 +1,6 @@
 """SeedBERT: members as they would be alone, what moves them apart, how they vote; its heads.csv."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from annorun import head_results, net, run
+from annorun.aggregation.head_weights import head_weights
 from annorun.dataset.module import CrowdData
 from annorun.method.output_layer import head_of
 from annorun.method.seedbert import distribution
@@ -33,7 +35,7 @@ NETWORK = {"family": "features", "model": "tiny", "weights": None}
 LOUD = {
     "lr": 0.05,
     "betas": (0.9, 0.999),
-    "weight_decay": 0.0,
+    "weight_decay": 0.1,
     "clip": 0.3,
     "schedule": "constant",
     "max_steps": 300,
@@ -235,3 +237,134 @@ def test_nobody_is_known_where_nobody_has_votes_enough() -> None:
     votes = Votes(np.arange(5), np.zeros(5), np.zeros(5), 5, 1, 2)
     heads = shares(np.ones((5, 3, 2)))
     assert head_results.known_annotators(heads, votes, np.random.default_rng(0)) == {}
+
+
+def answered(answer: str) -> tuple[Any, np.ndarray]:
+    """Three members that have answered nine items, and their probabilities."""
+    module = ensemble(answer=answer)
+    heads = np.random.default_rng(0).dirichlet(np.ones(3), (9, 3))
+    module.predicted = [torch.from_numpy(heads[:4]), torch.from_numpy(heads[4:])]
+    return module, heads
+
+
+@pytest.mark.parametrize("answer", ["vote", "mean_prob"])
+def test_each_item_is_answered_as_the_config_says_and_the_other_way_beside_it(answer: str) -> None:
+    """Shares of the members' votes or means of their probabilities, item by item."""
+    module, heads = answered(answer)
+    ways = {"mean_prob": heads.mean(axis=1), "vote": np.eye(3)[heads.argmax(axis=2)].mean(axis=1)}
+    np.testing.assert_allclose(module.probabilities(), ways[answer])
+    (other,) = {"vote", "mean_prob"} - {answer}
+    assert list(module.others()) == [other]
+    np.testing.assert_allclose(module.others()[other], ways[other])
+    best = [np.lexsort((heads[i].mean(axis=0), ways[answer][i]))[-1] for i in range(9)]
+    assert module.decided().tolist() == best
+    assert best != heads.mean(axis=1).argmax(axis=1).tolist() or answer == "mean_prob"
+    logits = torch.from_numpy(heads).log()
+    assert module.answers(logits).argmax(dim=1).tolist() == best
+
+
+def test_another_seed_has_other_heads_and_other_draws(tmp_path: Path) -> None:
+    modules = []
+    for seed in (0, 1):
+        node = {"_target_": SEEDBERT, **KEYS, "bootstrap": True}
+        module = run.build(node, spec=SPEC, network=dict(NETWORK), optimizer=dict(LOUD), seed=seed)
+        modules.append((copy.deepcopy(module), fit(module, tmp_path, steps=1)))
+    (first, learned), (other, moved) = modules
+    for a, b in zip(first.networks(), other.networks(), strict=True):
+        assert not torch.equal(head_of(a).weight, head_of(b).weight)
+    assert not torch.equal(learned.times, moved.times)
+    starts = [head_of(member).weight for member in first.networks()]
+    assert not torch.equal(starts[0], starts[1]) and not torch.equal(starts[1], starts[2])
+
+
+def test_a_bootstraps_draws_are_by_item_and_in_training_alone(tmp_path: Path) -> None:
+    """A batch of items from all over; validation is over every item once."""
+    module = fit(ensemble(bootstrap=True), tmp_path, steps=1)
+    item = torch.tensor([37, 4, 21, 8])
+    target = torch.eye(3)[[0, 2, 1, 0]]
+    logits = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0))
+    cost = -(target[:, None] * logits.log_softmax(dim=-1)).sum(dim=-1)  # (4, 3)
+    batch = {"item": item, "target": target}
+    times = module.times[:, item].T
+    assert len(set(times.flatten().tolist())) > 1
+    weighted = (cost * times).sum() / 4
+    torch.testing.assert_close(module.train().loss(logits, batch), weighted)
+    torch.testing.assert_close(module.eval().loss(logits, batch), cost.sum() / 4)
+
+
+@pytest.mark.parametrize("kind", ["own", "frozen"])
+def test_each_member_is_clipped_by_itself(kind: str) -> None:
+    """Gradients of 1, 2 and 3 times one tensor: each ends at the norm .3, none below another's."""
+    network = {**ENCODER, "frozen": kind == "frozen"}
+    module = ensemble(TEXT, network)
+    draw = torch.Generator().manual_seed(0)
+    if kind == "own":
+        for s, member in enumerate(module.networks(), 1):
+            draw.manual_seed(0)
+            for p in member.parameters():
+                p.grad = s * torch.randn(p.shape, generator=draw)
+        norms = [
+            torch.stack([p.grad.norm() for p in m.parameters()]).norm() for m in module.networks()
+        ]
+        module.on_before_optimizer_step(torch.optim.SGD(module.parameters(), lr=1.0))
+        found = [
+            torch.stack([p.grad.norm() for p in m.parameters()]).norm() for m in module.networks()
+        ]
+    else:
+        head = head_of(module.net)
+        for p in head.parameters():
+            one = torch.randn((3, *p.shape[1:]), generator=draw)
+            p.grad = torch.cat([s * one for s in (1, 2, 3)])
+
+        def by_head() -> list[torch.Tensor]:
+            grads = [p.grad.view(3, -1) for p in head.parameters()]
+            return list(torch.cat(grads, dim=1).norm(dim=1))
+
+        norms = by_head()
+        module.on_before_optimizer_step(torch.optim.SGD(module.parameters(), lr=1.0))
+        found = by_head()
+    assert float(norms[2]) == pytest.approx(3 * float(norms[0]), rel=1e-4)
+    assert [float(n) for n in found] == pytest.approx([0.3] * 3, rel=1e-3)
+
+
+def test_people_are_scored_on_the_tested_items_of_their_own_votes(tmp_path: Path) -> None:
+    """Test items stand between others; of two annotators one has seven votes, one has five."""
+    draw = np.random.default_rng(0)
+    test = np.array([2, 5, 6, 9, 13, 14, 17])
+    pairs = [(i, 0) for i in test] + [(i, 1) for i in test[:5]] + [(i, 3) for i in test[:6]]
+    item, annotator = np.array(pairs).T
+    held = Votes(item, annotator, draw.integers(0, 3, len(item)), 20, 4, 3)
+    split = np.where(np.isin(np.arange(20), test), "test", "train")
+    names = ["ann", "bob", "cy", "dee"]
+    items = Items("votes", {}, split, 3, held_out=held, annotator_names=names)
+    heads = draw.dirichlet(np.ones(3), (7, 2))
+    found = head_results.write(tmp_path, items, test, heads, np.random.default_rng(1))
+    lines = [r.split(",") for r in (tmp_path / "heads.csv").read_text().splitlines()[1:]]
+    # nobody has heard of cy
+    assert [r[1] for r in lines if r[0] == "annotator"] == ["ann", "bob", "dee"]
+    for name, m in (("ann", 0), ("bob", 1), ("dee", 3)):
+        (line,) = [r for r in lines if r[1] == name]
+        mine = held.label[held.annotator == m]
+        expected = np.bincount(mine, minlength=3) / len(mine)
+        assert [float(cell) for cell in line[2:]] == pytest.approx(expected)
+    for h in range(2):
+        (line,) = [r for r in lines if r[:2] == ["head", str(h)]]
+        expected = np.bincount(heads[:, h].argmax(axis=1), minlength=3) / 7
+        assert [float(cell) for cell in line[2:]] == pytest.approx(expected)
+    # two votes of ann and one of dee are judged, whichever they are: three, bob's are none
+    place = {int(i): k for k, i in enumerate(test)}
+    whole = np.zeros((20, 2, 3))
+    whole[test] = heads
+    for seed in range(3):
+        metrics = head_results.known_annotators(whole, held, np.random.default_rng(seed))
+        again, known, unknown = np.random.default_rng(seed), [], []
+        for m in (0, 3):
+            own = again.permutation(np.flatnonzero(held.annotator == m))
+            at = np.array([heads[place[int(held.item[v])], :, held.label[v]] for v in own])
+            weights = head_weights(at[:5])
+            known += [-np.log(row @ weights) for row in at[5:]]
+            unknown += [-np.log(row.mean()) for row in at[5:]]
+        assert len(known) == 3
+        assert metrics["annotators/known_nll"] == pytest.approx(np.mean(known))
+        assert metrics["annotators/unknown_nll"] == pytest.approx(np.mean(unknown))
+    assert found["annotators/bias"] != found["heads/bias"]
