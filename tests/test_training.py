@@ -292,11 +292,16 @@ def test_curves_are_means_since_the_row_before(
         assert ("val/loss" in row) == bool(val_share)
 
 
-def test_validation_is_over_every_vote_and_item(c: dict[str, Any], tmp_path: Path) -> None:
-    """Of two batches, three items and two: a mean of their means would be another number."""
+@pytest.mark.parametrize("steps", [8, 7])
+def test_validation_is_over_every_vote_and_item(
+    c: dict[str, Any], tmp_path: Path, steps: int
+) -> None:
+    """Of two batches of three items; at the last step, too, where it is no multiple of two."""
+    c["trainer"]["max_steps"] = steps
     own = made(c)
     own.fit(None, tmp_path)
     row, data = results.read_csv(tmp_path / "metrics.csv")[-1], own.data
+    assert int(row["step"]) == steps
     own.module.eval()
     losses, right = [], []
     with torch.no_grad():
@@ -507,3 +512,37 @@ def test_run_build_makes_the_method_that_the_config_names(c: dict[str, Any]) -> 
     c["method"]["module"] = {"_target_": "annorun.method.classifier.Classifier", "target": "soft"}
     own = Training(c, *crowd(), run.build)
     assert type(own.module).__name__ == "Classifier" and own.module.target == "soft"
+
+
+@pytest.mark.parametrize(
+    ("family", "start", "target", "model", "taught"),
+    [
+        ("seq2seq", "pretrained", "annorun.dataset.synthetic_qa.synthetic_qa", "tiny", True),
+        ("seq2seq", "scratch", "annorun.dataset.synthetic_qa.synthetic_qa", "tiny", False),
+        ("encoder", "pretrained", "annorun.dataset.synthetic_qa.synthetic_qa", "tiny", False),
+        ("seq2seq", "pretrained", "annorun.dataset.piqa.piqa", "tiny", False),
+        ("seq2seq", "pretrained", "annorun.dataset.synthetic_qa.synthetic_qa", "t5-small", False),
+    ],
+)
+def test_only_the_tiny_t5_knows_something_and_only_of_its_own_questions(
+    c: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    start: str,
+    target: str,
+    model: str,
+    taught: bool,
+) -> None:
+    asked = []
+
+    def weights(n_classes: int, prompt: str) -> Path:
+        asked.append((n_classes, prompt))
+        return Path("learned.safetensors")
+
+    monkeypatch.setattr("annorun.pretrain.tiny_weights", weights)
+    own = object.__new__(Training)
+    c["model_size"] |= {"start": start, "seq2seq": model}
+    c["dataset"] = {"_target_": target, "prompt": "{question} {options}"}
+    own.c, own.items = c, crowd()[0]
+    assert own._weights(family) == ("learned.safetensors" if taught else None)
+    assert asked == ([(K, "{question} {options}")] if taught else [])
