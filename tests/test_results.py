@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,130 @@ def test_the_companion_files(tmp_path: Path) -> None:
     assert cells(tmp_path / "predictions.csv") == [
         ["item", "label", "truth", "p_no", "p_yes"],
         ["z", "yes", "", "0.5", "0.75"],
+    ]
+
+
+def test_a_row_is_on_the_disk_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: done.append(f"sync {results.state(tmp_path)}"))
+    rename = Path.rename
+    monkeypatch.setattr(
+        Path, "rename", lambda self, to: [done.append(self.name), rename(self, to)][1]
+    )
+    results.write_row(tmp_path, {"metrics": {}})
+    assert done == ["sync absent", "row.json.part"]
+
+
+def test_a_failure_never_stands_beside_a_row(tmp_path: Path) -> None:
+    """A run that is done fails when it is forced again: what it left is no result of this one."""
+    results.begin(tmp_path / "run")
+    results.write_row(tmp_path / "run", {"metrics": {}})
+    (tmp_path / "run" / "labels.csv").touch()
+    results.fail(tmp_path / "run", "Traceback")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["error.txt"]
+    assert results.state(tmp_path / "run") == "failed"
+    # what a run wrote before it failed stays, and a row decides, whatever else is there
+    (tmp_path / "run" / "labels.csv").touch()
+    results.fail(tmp_path / "run", "another")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"error.txt", "labels.csv"}
+    (tmp_path / "run" / "row.json").touch()
+    assert results.state(tmp_path / "run") == "done"
+
+
+def test_the_home_folder_is_expanded(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    c = config.plain(compose("dataset=digits")) | {"out_root": "~/runs"}
+    assert results.folder(c, "0" * 16).parts[:5] == ("/", "home", "somebody", "runs", "default")
+
+
+def test_a_row_has_the_runs_own_seeds_and_overrides(compose: Compose, table: Path) -> None:
+    words = ["dataset=table", f"dataset.path={table}", "seed=3", "data_seed=5"]
+    cfg = compose(*words)
+    row = results.new_row(config.plain(cfg), "x" * 16)
+    assert (row["seed"], row["data_seed"], row["id"], row["name"]) == (3, 5, "x" * 16, "default")
+    assert row["overrides"][1:] == words
+    assert row["choices"] == {
+        **{"method": "dawid_skene", "dataset": "table", "noise": "none", "annotator_dist": "real"},
+        **{"model_size": "none", "trainer": "cpu", "logger": "none"},
+    }
+
+
+def test_the_revision_is_that_of_the_code_and_says_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@y")
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "annorun" / "results.py"))
+    assert results.revision.__wrapped__() == (None, None)
+    (tmp_path / "annorun").mkdir()
+    git("init", "-q")
+    for text in ("one", "two"):
+        (tmp_path / "annorun" / "results.py").write_text(text)
+        git("add", ".")
+        git("commit", "-q", "-m", text)
+    head = git("rev-parse", "HEAD")
+    (tmp_path / "new.csv").touch()
+    assert results.revision.__wrapped__() == (head, False)
+    (tmp_path / "annorun" / "results.py").write_text("three")
+    assert results.revision.__wrapped__() == (head, True)
+
+
+def test_each_line_is_of_the_item_that_it_names(tmp_path: Path) -> None:
+    """Six items, of which 4 and 1 are voted on and 0, 3 and 5 are test; two groups that differ."""
+    split = np.array(["test", "train", "train", "test", "train", "test"])
+    names, classes = list("abcdef"), ["no", "yes", "so"]
+    held = Votes([3, 3, 3, 5], [0, 1, 2, 0], [2, 2, 0, 1], 6, 3, 3)  # type: ignore[arg-type]
+    items = Items(
+        *("votes", {}, split, 3),
+        truth=np.array([2, 0, 1, 1, 0, -1]),
+        held_out=held,
+        names=names,
+        class_names=classes,
+        annotator_names=["ann", "bob", "cy"],
+    )
+    votes = Votes([4, 1, 4, 4], [0, 2, 2, 1], [2, 0, 2, 1], 6, 3, 3)  # type: ignore[arg-type]
+    probs = np.arange(18.0).reshape(6, 3) / 100
+    group_probs = np.stack([probs + 1, probs + 2], axis=1)
+    labels, by_group = np.array([2, 0, 2, 2, 1, 0]), np.array([[0, 0], [1, 2], [1, 1], [0, 0]])
+    by_group = np.concatenate([by_group, [[2, -1], [0, 0]]])
+    posterior = Posterior(probs, np.ones(3), group_probs=group_probs)
+    results.write_labels(tmp_path, items, votes, posterior, labels, by_group, ["u", "v"])
+    assert cells(tmp_path / "labels.csv") == [
+        ["item", "group", "label", "p_no", "p_yes", "p_so"],
+        ["b", "", "no", "0.03", "0.04", "0.05"],
+        ["e", "", "yes", "0.12", "0.13", "0.14"],
+        ["b", "u", "yes", "1.03", "1.04", "1.05"],
+        ["e", "u", "so", "1.12", "1.13", "1.1400000000000001"],
+        # of e, group v has no label
+        ["b", "v", "so", "2.03", "2.04", "2.05"],
+    ]
+    answers = np.array([[0.5, 0.25, 0.25], [0.125, 0.875, 0.0], [0.0, 0.25, 0.75]])
+    results.write_predictions(tmp_path, items, answers)
+    header = ["item", "label", "truth", "p_no", "p_yes", "p_so", "n_no", "n_yes", "n_so"]
+    assert cells(tmp_path / "predictions.csv") == [
+        header,
+        ["a", "no", "so", "0.5", "0.25", "0.25", "0", "0", "0"],
+        ["d", "yes", "yes", "0.125", "0.875", "0.0", "1", "0", "2"],
+        ["f", "so", "", "0.0", "0.25", "0.75", "0", "1", "0"],
+    ]
+    # labels by a rule stand in place of the most probable; ratings in place of votes
+    soft = replace(items, soft=np.arange(18.0).reshape(6, 3))
+    results.write_predictions(tmp_path, soft, answers, np.array([2, 0, 1]))
+    assert [[row[1], *row[6:]] for row in cells(tmp_path / "predictions.csv")[1:]] == [
+        *(["so", "0", "1", "2"], ["no", "9", "10", "11"], ["yes", "15", "16", "17"]),
+    ]
+    learned, planted = np.array([0.25, np.nan, 0.75]), np.array([0.5, 0.125, np.nan])
+    group = np.array([1, 0, 1])
+    results.write_annotators(tmp_path, items, votes, learned, planted, group, ["u", "v"])
+    assert cells(tmp_path / "annotators.csv")[1:] == [
+        ["ann", "1", "v", "", "0.25", "0.5"],
+        ["bob", "1", "u", "", "", "0.125"],
+        ["cy", "2", "v", "", "0.75", ""],
     ]
 
 
