@@ -122,7 +122,7 @@ def test_a_failed_run_is_counted_and_the_others_go_on(
     ("words", "fault"),
     [
         (["realm_table"], "realm_table: no such sweep file; allowed: "),
-        (["realm_table1", "method=reelm"], "did you mean 'realm'?"),
+        (["realm_pools", "dataset=digits", "method=reelm", "seed=0"], "did you mean 'realm'?"),
         (["realm_pools", "dataset=digits", "seed=-1"], "seed=-1: allowed is an integer"),
     ],
 )
