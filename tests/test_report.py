@@ -224,3 +224,54 @@ def test_next_to_nothing_voted(tmp_path: Path, columns: tuple[list[int], ...]) -
     assert "not defined" in text["Do the annotators agree?"]
     assert "Nothing is known of any annotator" in text["Who is reliable?"]
     assert "nan" not in "".join(text.values())
+
+
+def test_guessers_stand_by_their_votes_and_the_share_is_of_votes(tmp_path: Path) -> None:
+    """Three guess of five, with 30, 60 and 45 of 315 votes; who has 19 votes is not judged."""
+    given = [90, 30, 60, 45, 90, 19]
+    columns = [(i, a, i % 2) for a, n in enumerate(given) for i in range(100 - n, 100)]
+    votes = Votes(*np.array(columns).T, 100, 6, 2)
+    posterior = Posterior(np.eye(2)[np.arange(100) % 2], np.array([0.9, 0.1, 0.2, 0.3, 0.9, 0.0]))
+    names = ["good", "few", "most", "some", "fine", "new"]
+    text = page(tmp_path, votes, posterior, annotator_names=names)["Who is reliable?"]
+    assert "**3 of 5 look like guessing**" in text
+    # 135 of 334
+    assert "they gave 40% of the votes" in text
+    assert "By number of votes: most (60), some (45), few (30). With fewer than 20 votes" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        *(["| good", "90", "0.900"], ["| fine", "90", "0.900"], ["| some", "45", "0.300"]),
+        *(["| most", "60", "0.200"], ["| few", "30", "0.100"], ["| new", "19", "0.000"]),
+    ]
+
+
+def test_unvoted_items_stand_in_no_list(tmp_path: Path) -> None:
+    """Items 0 and 3 have no vote, 2 has one; 1 and 4 are contested, each by its own votes."""
+    item, annotator = [1, 1, 1, 2, 4, 4, 4, 4], [0, 1, 2, 0, 0, 1, 2, 3]
+    votes = Votes(item, annotator, [0, 0, 1, 1, 1, 1, 1, 0], 5, 4, 2)  # type: ignore[arg-type]
+    probs = np.array([[0.5, 0.5], [0.6, 0.4], [0.05, 0.95], [0.5, 0.5], [0.3, 0.7]])
+    posterior = Posterior(probs, np.ones(4), disagreement=np.array([1.0, 0.2, 0.4, 1.0, 0.6]))
+    text = page(tmp_path, votes, posterior, names=list("vwxyz"), class_names=["no", "yes"])
+    head = text["# Report of the votes"]
+    assert "8 votes of 4 annotators on 3 items" in head
+    assert "Items with one vote, of no use to agreement: 1. Items without a vote" in head
+    assert head.strip().endswith("left out below: 2.")
+    contested = text["Which items are contested?"]
+    rows = [line for line in contested.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| w | no 67%, yes 33% | no | 0.600 |",
+        "| z | yes 75%, no 25% | yes | 0.700 |",
+    ]
+    assert "not sure of 2 of 3 items" in contested and "one truth on 40% of the items" in contested
+    balance = text["How are the classes balanced?"]
+    assert "| yes | 2 | 66.7% | 62.5% |\n| no | 1 | 33.3% | 37.5% |" in balance
+    assert "Items with two votes or more: 2, too few" in text["Do the annotators agree?"]
+
+
+def test_the_interval_is_shown_from_its_lower_end(tmp_path: Path) -> None:
+    votes = crowd()
+    found = summary.of_agreement(votes, ["0", "1"], rng=rng(0, "agreement"))
+    low, high = (found[f"agreement/krippendorff_alpha_{end}"] for end in ("low", "high"))
+    text = page(tmp_path, votes)["Do the annotators agree?"]
+    value = found["agreement/krippendorff_alpha"]
+    assert f"| Krippendorff's alpha | {value:.3f} | {low:.3f} to {high:.3f} |" in text

@@ -75,7 +75,9 @@ def of_labels(
         return found
     if truth.ndim == 1:
         return found | of_answers("labels", posterior.probs[voted], truth[voted], labels[voted])
-    found["labels/disagreement_true"] = _differing(truth[voted])
+    complete = voted[(truth[voted] >= 0).all(axis=1)]
+    if len(complete):
+        found["labels/disagreement_true"] = _differing(truth[complete])
     probs = posterior.group_probs
     if probs is None or group_labels is None:
         probs = np.repeat(posterior.probs[:, None], truth.shape[1], axis=1)

@@ -93,3 +93,13 @@ def test_ece_ties_count_as_drawn():
 @pytest.mark.parametrize("score", [nll, brier, ece])
 def test_nothing_known_is_nan(score):
     assert np.isnan(score(PROBS, np.array([-1, -1, -1])))
+
+
+@pytest.mark.parametrize("score", [nll, brier, ece])
+def test_items_of_unknown_truth_may_lie_anywhere(score):
+    probs = np.random.default_rng(1).dirichlet(np.ones(3), size=9)
+    truth = np.array([-1, 0, 2, -1, -1, 1, 0, -1, 2])
+    known = truth >= 0
+    assert score(probs, truth) == pytest.approx(score(probs[known], truth[known]), rel=1e-12)
+    # not so with the truths of other items
+    assert score(probs[: known.sum()], truth[known]) != pytest.approx(score(probs, truth), rel=1e-3)

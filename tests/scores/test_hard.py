@@ -58,3 +58,12 @@ def test_macro_f1_equals_scikit_learn(seed):
 def test_macro_f1_is_not_accuracy_where_classes_are_rare():
     truth = np.array([0] * 99 + [1])
     assert macro_f1(np.zeros(100, dtype=np.int64), truth, 2) == pytest.approx(99 / 199)
+
+
+def test_items_of_unknown_truth_may_lie_anywhere():
+    """Known are 1, 3 and 4 of six: predicted 1, 0, 2 against 1, 2, 2."""
+    probs = np.array([[9, 0, 0], [1, 8, 1], [0, 9, 0], [7, 2, 1], [2, 2, 6], [0, 0, 9]]) / 10
+    truth = np.array([-1, 1, -1, 2, 2, -1])
+    assert accuracy(probs, truth) == pytest.approx(2 / 3)
+    # class 0: only predicted; 1: right; 2: TP 1, FN 1
+    assert macro_f1(probs.argmax(axis=1), truth, 3) == pytest.approx((0 + 1 + 2 / 3) / 3)

@@ -172,3 +172,66 @@ def test_yes_shares_count_annotators_and_not_labels():
     votes = Votes(item, annotator, label, 2, 2, 3, multi_label=True)
     share = soft.yes_shares(votes)
     assert share[0].tolist() == [0.5, 0, 1] and np.isnan(share[1]).all()
+
+
+@pytest.fixture
+def gaps() -> Votes:
+    """Five items; nobody votes on 0 and 2, group a on 1 and 4 alone, group b on 3 and 4."""
+    item, annotator = [1, 1, 3, 4, 4, 4], [0, 1, 2, 0, 1, 2]
+    label, group = [0, 1, 1, 1, 1, 0], np.array([0, 0, 1])
+    return Votes(*map(np.array, (item, annotator, label)), 5, 3, 2, group)
+
+
+P_5 = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])
+
+
+def test_an_item_is_held_against_its_own_votes(gaps):
+    """Shares of class 1 on items 1, 3 and 4: 1/2, 1, 2/3; predicted .7, .4, .9."""
+    found = soft.by_item(P_5, gaps.counts())
+    distance = np.abs(np.array([0.7, 0.4, 0.9]) - [0.5, 1, 2 / 3])
+    assert found["soft_manhattan"] == pytest.approx(2 * distance.mean())
+    assert found["soft_wasserstein"] == pytest.approx(distance.mean())
+    costs = [-(np.log(0.3) + np.log(0.7)) / 2, -np.log(0.4), -(np.log(0.1) + 2 * np.log(0.9)) / 3]
+    assert found["soft_cross_entropy"] == pytest.approx(np.mean(costs))
+    # item 1 is a tie; of 3 and 4 most say 1, predicted is 0, 1
+    assert found["voted_acc"] == 0.5
+
+
+def test_labels_by_a_rule_are_of_their_own_items(gaps):
+    """Most say 1 of items 3 and 4: the rule is right in 3 and wrong in 4, by its labels alone."""
+    found = soft.by_item(P_5, gaps.counts(), np.array([0, 0, 0, 1, 0]))
+    assert found["voted_acc"] == 0.5
+    # class 1: TP 1, FN 1; class 0: FP 1
+    assert found["voted_macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    both = soft.by_item(P_5, gaps.counts(), np.array([0, 0, 0, 1, 1]))
+    assert both["voted_acc"] == both["voted_macro_f1"] == 1
+    assert both["soft_jsd"] == soft.by_item(P_5, gaps.counts())["soft_jsd"]
+
+
+def test_a_group_is_held_against_its_own_votes(gaps):
+    """Group a on items 1 and 4: shares (1/2, 1/2), (0, 1); b on 3 and 4: (0, 1), (1, 0)."""
+    probs = np.stack([P_5, P_5[::-1]], axis=1)
+    found = soft.by_group(probs, gaps, ["a", "b"])
+    q_a, q_b = np.array([[0.5, 0.5], [0, 1.0]]), np.array([[0, 1.0], [1.0, 0]])
+    assert found["jsd_a"] == pytest.approx(soft.jsd(P_5[[1, 4]], q_a).mean())
+    # backwards, items 3 and 4 have the rows of 1 and 0
+    assert found["jsd_b"] == pytest.approx(soft.jsd(P_5[[1, 0]], q_b).mean())
+    # a: predicted 1, 1 against 0 (tie), 1; b: predicted 1, 0 against 1, 0
+    assert (found["f1_a"], found["f1_b"]) == (pytest.approx(2 / 3), 1)
+
+
+def test_heads_of_a_group_are_averaged_and_a_group_without_has_all():
+    """Heads 0 and 2 are of group 1, head 1 of group 2, none of group 0."""
+    probs = np.array([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], [[0.1, 0.9], [0.4, 0.6], [1.0, 0.0]]])
+    means = soft.group_means(probs, np.array([1, 2, 1]), 3)
+    expected = [[1.6 / 3, 0.7, 0.2], [1.5 / 3, 0.55, 0.4]]
+    assert means[..., 0] == pytest.approx(np.array(expected))
+    assert means[..., 1] == pytest.approx(1 - np.array(expected))
+
+
+def test_yes_shares_of_items_that_lie_apart():
+    """Item 1 nobody, item 2 one who says both, item 0 two."""
+    item, annotator, label = np.array([2, 2, 0, 0, 0]), np.array([1, 1, 0, 1, 1]), [1, 2, 0, 0, 2]
+    votes = Votes(item, annotator, np.array(label), 3, 2, 3, multi_label=True)
+    share = soft.yes_shares(votes)
+    assert share[[0, 2]].tolist() == [[1, 0, 0.5], [0, 1, 1]] and np.isnan(share[1]).all()

@@ -82,3 +82,76 @@ def test_annotators_by_group() -> None:
     assert found["annotators/mae"] == pytest.approx(0.075)
     assert found["annotators/mae_u"] == pytest.approx(0.05)
     assert found["annotators/mae_v"] == pytest.approx(0.1)
+
+
+# 6 items, of which 1, 3, 4 and 5 are voted on; nothing is alike in two places
+PROBS_6 = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.35, 0.65], [0.75, 0.25]])
+LABELS_6 = np.array([1, 0, 0, 1, 1, 0])
+SOME = Votes(
+    item=np.array([5, 3, 1, 4, 4]), annotator=np.array([0, 1, 0, 1, 2]),
+    label=np.array([0, 1, 0, 1, 0]), n_items=6, n_annotators=3, n_classes=2,
+    group=np.array([0, 0, 1]),
+)  # fmt: skip
+
+
+def test_labels_are_held_against_the_truth_of_their_own_items() -> None:
+    """Known and voted are 1, 3 and 5, of truths 0, 0, 1: p of them .7, .4, .25."""
+    truth = np.array([1, 0, 1, 0, -1, 1])
+    told = Posterior(PROBS_6, np.ones(3), disagreement=np.array([0.9, 0.1, 0.9, 0.2, 0.3, 0.4]))
+    found = of_labels(told, LABELS_6, None, SOME, truth, [])
+    assert found["labels/nll"] == pytest.approx(-np.log([0.7, 0.4, 0.25]).mean())
+    assert found["labels/brier"] == pytest.approx(2 * (0.3**2 + 0.6**2 + 0.75**2) / 3)
+    # labels 0, 1, 0: right once, TP of class 0 one, FN one, FP one; class 1 never right
+    assert found["labels/acc"] == pytest.approx(1 / 3)
+    assert found["labels/macro_f1"] == pytest.approx((2 / 4 + 0) / 2)
+    assert found["labels/disagreement"] == pytest.approx(0.25)
+
+
+def test_each_groups_labels_are_held_against_its_own_truth() -> None:
+    """Group u: truths 0, 1, 1, 0 of items 1, 3, 4, 5; v: 1, 1, unknown, 0; its p are other ones."""
+    truth = np.array([[1, 1], [0, 1], [0, 0], [1, 1], [1, -1], [0, 0]])
+    mine = np.array([0.5, 0.8, 0.5, 0.3, 0.55, 0.6])  # of class 0, group v
+    group_probs = np.stack([PROBS_6, np.column_stack([mine, 1 - mine])], axis=1)
+    by_group = group_probs.argmax(axis=2)
+    told = Posterior(PROBS_6, np.ones(3), group_probs=group_probs)
+    found = of_labels(told, LABELS_6, by_group, SOME, truth, ["u", "v"])
+    of_u, of_v = [0.7, 0.6, 0.65, 0.75], [0.2, 0.7, 0.6]
+    assert found["labels/nll_u"] == pytest.approx(-np.log(of_u).mean())
+    assert found["labels/nll_v"] == pytest.approx(-np.log(of_v).mean())
+    assert found["labels/nll"] == pytest.approx(-np.log(of_u + of_v).mean())
+    assert (found["labels/acc_u"], found["labels/acc_v"]) == (1, pytest.approx(2 / 3))
+    assert found["labels/acc"] == pytest.approx(6 / 7)
+    # of the items 1, 3, 4 and 5, labels differ on 4; of those of two known truths, these on 1
+    assert found["labels/disagreement_argmax"] == 0.25
+    assert found["labels/disagreement_true"] == pytest.approx(1 / 3)
+
+
+def test_one_label_for_all_is_held_against_each_groups_truth() -> None:
+    truth = np.array([[1, 1], [0, 1], [0, 0], [1, 1], [1, 0], [0, 0]])
+    found = of_labels(Posterior(PROBS_6, np.ones(3)), LABELS_6, None, SOME, truth, ["u", "v"])
+    assert found["labels/nll_u"] == pytest.approx(-np.log([0.7, 0.6, 0.65, 0.75]).mean())
+    assert found["labels/nll_v"] == pytest.approx(-np.log([0.3, 0.6, 0.35, 0.75]).mean())
+    assert (found["labels/acc_u"], found["labels/acc_v"]) == (1, 0.5)
+
+
+def test_answers_of_unknown_truth_take_their_labels_with_them() -> None:
+    """Truths of items 1, 3 and 4 are known, 0, 1, 1; a rule for ties says 0, 0, 1 there."""
+    truth, rule = np.array([-1, 0, -1, 1, 1, -1]), np.array([1, 0, 1, 0, 1, 1])
+    drawn = of_answers("test", PROBS_6, truth)
+    assert drawn["test/nll"] == pytest.approx(-np.log([0.7, 0.6, 0.65]).mean())
+    assert drawn["test/acc"] == drawn["test/macro_f1"] == 1
+    ruled = of_answers("test", PROBS_6, truth, labels=rule, decided=True)
+    assert ruled["test/acc"] == pytest.approx(2 / 3)
+    assert ruled["test/macro_f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
+    # labels that were drawn: the accuracy stays the expectation, F1 is of what was drawn
+    half = of_answers("test", np.full((6, 2), 0.5), truth, labels=rule)
+    assert (half["test/acc"], half["test/macro_f1"]) == (0.5, ruled["test/macro_f1"])
+    assert ruled["test/nll"] == drawn["test/nll"]
+
+
+def test_recovery_of_groups_of_unequal_size_that_lie_mixed() -> None:
+    learned, planted = np.array([0.9, 0.8, 0.3, 0.1]), np.array([0.9, 0.4, 0.4, 0.3])
+    found = of_annotators(learned, planted, np.array([1, 0, 1, 1]), ["u", "v"])
+    assert found["annotators/mae_u"] == pytest.approx(0.4)
+    assert found["annotators/mae_v"] == pytest.approx(0.3 / 3)
+    assert not any(key.endswith("_u") for key in of_annotators(learned, planted, None, ["u"]))
