@@ -169,3 +169,36 @@ def test_bars_are_what_people_said_and_what_each_run_predicts() -> None:
     for bad in ({"m": one, "n": other[:2]}, {"m": [{"item": "a", "p_no": "1"}]}):
         with pytest.raises(ConfigError, match="kind=bars"):
             bars(bad)
+
+
+def test_each_metric_has_its_own_cells_in_every_kind_of_picture() -> None:
+    """Of b all is half of a: its panels, its heat map and its crossings are its own."""
+    half = [Cell(c.key, tuple(v / 2 for v in c.values)) for c in CELLS]
+    picture = lines(Spec("lines", ["a", "b"], ["method"], "x"), KEYS, {"a": CELLS, "b": half})
+    ends = [
+        {str(line.get_label()): line.get_ydata().tolist() for line in axis.get_lines()}
+        for axis in picture.axes
+    ]
+    assert ends[0]["n"] == [0.9] and ends[1]["n"] == [0.45]
+    assert set(ends[1]) == {"m", "n"}
+    spec = Spec("heat", ["a", "b"], ["method"], "x", y="spam")
+    shades = [axis.get_images() for axis in heat(spec, KEYS, {"a": CELLS, "b": half}).axes]
+    top, bottom = (s[0].get_array().filled(-2) for s in (shades[0], shades[2]))
+    assert np.allclose(top, [[0.4, 0.2], [-2, 0.6]])
+    assert np.allclose(bottom, [[0.2, 0.1], [-2, 0.3]])
+
+
+def test_a_line_is_marked_where_it_crosses_the_reference() -> None:
+    """M less the reference r: of a .1 to -.3 over 0 to 4, at 1; of b -.3 to .1, at 3."""
+
+    def cells(m: tuple[float, float], r: tuple[float, float]) -> list[Cell]:
+        ends = [(("m", x), y) for x, y in zip("04", m, strict=True)]
+        ends += [(("r", x), y) for x, y in zip("04", r, strict=True)]
+        return [Cell(key, (value,)) for key, value in ends]
+
+    found = {"a": cells((0.5, 0.2), (0.4, 0.5)), "b": cells((0.2, 0.6), (0.5, 0.5))}
+    spec = Spec(*("lines", ["a", "b"], ["method"], "x"), names={"m": "Method"}, reference=["r"])
+    picture = lines(spec, ("method", "x"), found)
+    marked = [[text.get_text() for text in axis.texts] for axis in picture.axes]
+    assert marked == [["1.00"], ["3.00"]]
+    assert [t.get_text() for t in picture.legends[0].get_texts()] == ["Method", "r"]

@@ -12,7 +12,7 @@ from annorun import frame as module
 from annorun.aggregation.dawid_skene import dawid_skene
 from annorun.errors import ConfigError
 from annorun.signature import Parameter
-from annorun.votes import Posterior, Votes, hard_labels
+from annorun.votes import Posterior, Votes, group_labels, hard_labels
 
 FRAME = {
     "task": ["q2", "q1", "q1", "q2", "q3", "q1", "q3"],
@@ -241,3 +241,34 @@ def test_importing_annorun_is_cheap():
 def test_docstring_example():
     result = doctest.testmod(module)
     assert result.attempted and result.failed == 0
+
+
+def test_ties_of_groups_and_starts_are_drawn_as_in_a_run(monkeypatch):
+    """Each from its child of the seed, whatever is drawn from the others."""
+    seen = []
+
+    def tied(votes, *, rng, known, **_):
+        seen.append(rng.random())
+        return Posterior(np.full((40, 2), 0.5), np.ones(2), group_probs=np.full((40, 2, 2), 0.5))
+
+    monkeypatch.setattr("annorun.aggregation.mace.mace", tied)
+    table = {"task": [*range(40)] * 2, "worker": ["a"] * 40 + ["b"] * 40, "label": [0, 1] * 40}
+    got = annorun.fit(table, "mace", seed=3)
+    assert seen == [module.rng(3, "aggregator").random()]
+    drawn = group_labels(got.posterior, rng=module.rng(3, "group_ties"))
+    assert [[*labels.values()] for labels in got.groups.values()] == drawn.T.tolist()
+    labels = hard_labels(got.probs, rng=module.rng(3, "ties"))
+    assert [*got.labels.values()] == labels.tolist()
+
+
+def test_inferred_groups_have_numbers_also_where_the_table_has_names(monkeypatch):
+    def inferred(votes):
+        probs = np.eye(2)[[[0, 1], [1, 0], [1, 1]]]
+        return Posterior(probs[:, 0], np.ones(3), group_probs=probs, group=np.array([1, 0, 0]))
+
+    monkeypatch.setattr("annorun.aggregation.majority.majority", inferred)
+    got = annorun.fit({**FRAME, "subpopulation": ["old"] * 7}, "majority")
+    assert got.groups == {
+        0: {"q1": "no", "q2": "yes", "q3": "yes"},
+        1: {"q1": "yes", "q2": "no", "q3": "yes"},
+    }

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from annorun import results
-from annorun.plots import figure
+from annorun.plots import figure, task
 
 CURVES = ["step", "train/loss", "train/acc", "val/loss", "val/acc"]
 PEOPLE = ["annotator", "votes", "group", "task", "expertise", "true_expertise"]
@@ -94,3 +95,58 @@ def test_curves_keep_their_names_and_names_are_no_formulas(
     figure(path)
     legend = drawn[0].axes[2].get_legend()
     assert [t.get_text() for t in legend.get_texts()] == [r"$\\foo$ [x"]
+
+
+def test_curves_are_of_their_own_column(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = folder(tmp_path / "run", CURVES, learned=True, true=True)
+    rows = [[n, n + 0.1, n + 0.2, n + 0.3, n + 0.4] for n in (1, 2)]
+    results.write_csv(path / "metrics.csv", CURVES, rows)
+    figure(path)
+    shown = [
+        {line.get_label(): line.get_ydata()[0] for line in axis.lines} for axis in drawn[0].axes[:2]
+    ]
+    assert shown == [
+        {"training": pytest.approx(1.2), "validation": pytest.approx(1.4)},
+        {"training": pytest.approx(1.1), "validation": pytest.approx(1.3)},
+    ]
+
+
+def test_annotators_too_near_to_be_read_apart_share_a_name(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    path = folder(tmp_path / "run", CURVES, learned=True, true=True)
+    places = {"a": (0.9, 0.9), "b": (0.1, 0.2), "c": (0.85, 0.86), "d": (0.1, 0.3)}
+    people = [[name, 5, "", "", y, x] for name, (x, y) in places.items()]
+    results.write_csv(path / "annotators.csv", PEOPLE, people)
+    figure(path)
+    axis = drawn[0].axes[-1]
+    assert {t.get_text(): t.xy for t in axis.texts} == {
+        "a, c": (0.9, 0.9),
+        "b": (0.1, 0.2),
+        "d": (0.1, 0.3),
+    }
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("true expertise", "learned expertise")
+
+
+def test_a_task_is_drawn_kind_by_kind_class_by_class(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Inside its true class, round a support example the majority's, black where it is tied."""
+    header = ("kind", "x", "y", "class", "majority")
+    points = [
+        *(("support", 0.1, 0.2, 2, 1), ("prototype", 0.5, 0.6, 1, ""), ("query", 0.3, 0.4, 0, "")),
+        *(("support", 0.7, 0.8, 1, ""), ("query", 0.9, 1.0, 3, "")),
+    ]
+    results.write_csv(tmp_path / "task.csv", header, points)
+    assert task(tmp_path) == tmp_path / "task.png" and (tmp_path / "task.png").is_file()
+    shown = {str(c.get_label()): c for c in drawn[0].axes[0].collections}
+    places = {name: c.get_offsets().tolist() for name, c in shown.items()}
+    assert places == {
+        "query": [[0.3, 0.4], [0.9, 1.0]],
+        "support": [[0.1, 0.2], [0.7, 0.8]],
+        "prototype": [[0.5, 0.6]],
+    }
+    inside = {"query": ["C0", "C3"], "support": ["C2", "C1"], "prototype": ["C1"]}
+    for name, colours in inside.items():
+        drawn_colours = shown[name].get_facecolors()[:, :3]
+        np.testing.assert_allclose(drawn_colours, to_rgba_array(colours)[:, :3])
+    rings = to_rgba_array(["C1", "black"])
+    np.testing.assert_allclose(shown["support"].get_edgecolors(), rings)
