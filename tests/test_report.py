@@ -11,7 +11,7 @@ from annorun.aggregation.agreement import agreement
 from annorun.aggregation.majority import majority
 from annorun.chance import chance
 from annorun.scores import summary
-from annorun.scores.agreement import krippendorff_alpha
+from annorun.scores.agreement import fleiss_kappa, krippendorff_alpha, mean_cohen_kappa
 from annorun.seeds import rng
 from annorun.votes import Items, Posterior, Votes
 
@@ -51,6 +51,12 @@ def test_the_numbers_are_those_of_the_coefficients() -> None:
     names = ("krippendorff_alpha", "fleiss_kappa", "mean_cohen_kappa")
     assert set(found) == {f"agreement/{n}{e}" for n in names for e in ("", "_low", "_high")}
     assert [found[f"agreement/krippendorff_alpha{e}"] for e in ("", "_low", "_high")] == [*alpha]
+    for name, value in {
+        "fleiss_kappa": fleiss_kappa(votes.counts(), rng=rng(0, "x")).value,
+        "mean_cohen_kappa": mean_cohen_kappa(votes, rng=rng(0, "x")).value,
+    }.items():
+        low, high = (found[f"agreement/{name}_{end}"] for end in ("low", "high"))
+        assert low < found[f"agreement/{name}"] == value < high
 
 
 def several() -> Votes:

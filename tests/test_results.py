@@ -102,6 +102,26 @@ def test_a_folders_content_and_names_count(tmp_path: Path) -> None:
     assert one[0][:2] == ["sub/x.txt", 1]
 
 
+def test_every_file_of_a_folder_counts_to_its_last_byte(tmp_path: Path) -> None:
+    for name, content in {"b/2.bin": b"\0" * 3_000_000, "a.txt": b"1", "b/1.txt": b"2"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    base = results.checksum(tmp_path)
+    assert [name for name, *_ in base] == ["a.txt", "b/1.txt", "b/2.bin"]
+    assert [size for _, size, _ in base] == [1, 1, 3_000_000]
+    for name in ("a.txt", "b/1.txt", "b/2.bin"):
+        content = (tmp_path / name).read_bytes()
+        # as many bytes, the last another
+        (tmp_path / name).write_bytes(content[:-1] + b"x")
+        changed = [
+            old[0] for old, new in zip(base, results.checksum(tmp_path), strict=True) if old != new
+        ]
+        assert changed == [name]
+        (tmp_path / name).write_bytes(content)
+    # of a file alone, its name is nothing
+    assert results.checksum(tmp_path / "a.txt")[0][0] == ""
+
+
 def test_aggregation_does_not_depend_on_the_trainer(
     identity: Callable[..., str], table: Path
 ) -> None:

@@ -133,6 +133,15 @@ def test_every_baseline_runs(smoke: Smoke, method: str) -> None:
         assert row["metrics"]["labels/acc"] > 0.87
 
 
+def test_the_oracle_learns_from_the_truth_alone(smoke: Smoke) -> None:
+    """Other votes on the same items leave its answers to the bit, and move those of the noisy."""
+    pools = ("annotator_dist=two_experts", "annotator_dist=one_expert")
+    for method, alike in (("oracle", True), ("noisy", False)):
+        words = (f"method={method}", "trainer.max_steps=3")
+        one, other = ((smoke(*words, p)[1] / "predictions.csv").read_bytes() for p in pools)
+        assert (one == other) == alike, method
+
+
 @pytest.mark.parametrize("choose_on", ["votes", "gold"])
 def test_the_best_weights_are_read_back(smoke: Smoke, choose_on: str) -> None:
     """A rate so high that training goes up and down: the row is that of a run to its best step."""

@@ -1,12 +1,20 @@
 """The shared dataclasses: what Votes refuses, its order, and how ties are drawn."""
 
-import dataclasses
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
 from annorun.errors import ConfigError
-from annorun.votes import Items, TaskSpec, Votes, hard_labels
+from annorun.votes import (
+    Items,
+    Posterior,
+    TaskSpec,
+    Votes,
+    group_labels,
+    group_names,
+    hard_labels,
+)
 
 SIZES = {"n_items": 4, "n_annotators": 3, "n_classes": 3}
 ROWS = [(0, 0, 2), (0, 1, 1), (1, 2, 0), (3, 0, 0), (3, 2, 1)]
@@ -94,14 +102,14 @@ def test_no_votes_at_all() -> None:
 def test_votes_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         votes().label[0] = 0
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         votes().n_items = 5  # type: ignore[misc]
 
 
 def test_names_of_items_and_classes() -> None:
     items = Items(kind="votes", inputs={}, split=np.array(["train"] * 2), n_classes=2)
     assert (items.name(1), items.classes(), len(items)) == ("1", ["0", "1"], 2)
-    named = dataclasses.replace(items, names=["a", "b"], class_names=["no", "yes"])
+    named = replace(items, names=["a", "b"], class_names=["no", "yes"])
     assert (named.name(1), named.classes()) == ("b", ["no", "yes"])
 
 
@@ -151,3 +159,28 @@ def test_votes_on_some_items_keep_sizes_groups_and_explanations() -> None:
     )
     assert some.explanation == ("zero", "two") and some.group.tolist() == [1, 0]
     assert (some.n_items, some.n_annotators, some.n_classes) == (4, 2, 2)
+
+
+def test_labels_of_groups_are_of_their_item_and_group() -> None:
+    """Three items, two groups: what is not estimated is -1, a tie is drawn cell by cell."""
+    nan = [np.nan] * 3
+    probs = np.array(
+        [[[0.1, 0.2, 0.7], nan], [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]], [nan, [0.8, 0.1, 0.1]]]
+    )
+    posterior = Posterior(probs[:, 0], np.ones(2), group_probs=probs)
+    got = group_labels(posterior, rng=np.random.default_rng(0))
+    assert got is not None and got.tolist() == [[2, -1], [0, 1], [-1, 0]]
+    assert group_labels(replace(posterior, group_probs=None), rng=np.random.default_rng(0)) is None
+    tied = replace(posterior, group_probs=np.full((40, 2, 3), 1 / 3))
+    drawn = group_labels(tied, rng=np.random.default_rng(5))
+    flat = hard_labels(np.full((80, 3), 1 / 3), rng=np.random.default_rng(5))
+    assert drawn is not None and drawn.tolist() == flat.reshape(40, 2).tolist()
+
+
+def test_groups_are_named_or_numbered() -> None:
+    group = np.array([2, 0, 2])
+    assert group_names(group, None) == ["0", "1", "2"]
+    assert group_names(group, ["old", "new", "odd"]) == ["old", "new", "odd"]
+    assert group_names(None, ["old"]) == group_names(np.zeros(0, dtype=np.int64), None) == []
+    votes = Votes([0], [1], [0], 1, 3, 2, group=group)  # type: ignore[arg-type]
+    assert votes.n_groups == 3 and replace(votes, group=None).n_groups == 0
