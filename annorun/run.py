@@ -201,7 +201,8 @@ def execute(
     items, votes = crowd.items, crowd.votes
     metrics: dict[str, float] = {}
     target, by_group, learned, scale = None, None, None, "accuracy"
-    group, names = votes.group, group_names(votes.group, items.group_names)
+    group = votes.group
+    names = in_data = group_names(group, items.group_names)
     if posterior is not None:
         labels = hard_labels(posterior.probs, rng=rng(c["seed"], "ties"))
         by_group = group_labels(posterior, rng=rng(c["seed"], "group_ties"))
@@ -238,7 +239,7 @@ def execute(
     if planted is not None and scale == "mixture":
         planted = recovery.mixture_equivalent(planted, items.n_classes)
     if learned is not None and planted is not None:
-        metrics |= summary.of_annotators(learned, planted, votes.group, names)
+        metrics |= summary.of_annotators(learned, planted, votes.group, in_data)
     results.write_annotators(folder, items, votes, learned, planted, group, names)
     if network:
         draw(folder)

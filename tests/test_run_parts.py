@@ -255,12 +255,17 @@ def test_groups_are_called_by_their_names_in_every_file(tmp_path: Path) -> None:
 def test_inferred_groups_are_those_of_the_files(tmp_path: Path) -> None:
     """Found: the first annotator alone, against the names of the groups in the data."""
     both = np.stack([PROBS, np.roll(PROBS, 1, axis=1)], axis=1)
-    told = Posterior(PROBS, PLANTED, group_probs=both, group=np.array([1, 0, 0]))
+    told = Posterior(PROBS, PLANTED - 0.1, group_probs=both, group=np.array([1, 0, 0]))
     one = crowd(group_names=["young", "old"])
-    execute(settings(), one, told, None, tmp_path)
+    metrics = execute(settings(), one, told, None, tmp_path)
     people = results.read_csv(tmp_path / "annotators.csv")
     assert [r["group"] for r in people] == ["1", "0", "0"]
     assert {r["group"] for r in results.read_csv(tmp_path / "labels.csv")} == {"", "0", "1"}
+    # how well annotators were recovered is told by the data's groups, also where one was found
+    alone = replace(told, group_probs=both[:, :1], group=np.zeros(3, dtype=np.int64))
+    for found in (metrics, execute(settings(), one, alone, None, tmp_path)):
+        shown = {key: value for key, value in found.items() if key.startswith("annotators/mae_")}
+        assert shown == pytest.approx({"annotators/mae_young": 0.1, "annotators/mae_old": 0.1})
 
 
 def test_answers_are_held_against_the_truth_of_the_test_items(tmp_path: Path) -> None:
