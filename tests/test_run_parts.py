@@ -26,7 +26,7 @@ Compose = Callable[..., DictConfig]
 SPLIT = np.array(["test", "train", "test", "train", "test", "train", "train"])
 TRUTH = np.array([2, 0, 1, 0, 1, 2, 0])
 ITEMS = Items(
-    *("features", {}, SPLIT, 3),
+    *("features", {}, np.where(np.arange(7) == 2, "val", SPLIT), 3),
     truth=TRUTH,
     held_out=Votes([0], [0], [1], 7, 1, 3),  # type: ignore[arg-type]
     names=list("abcdefg"),
@@ -432,6 +432,22 @@ def test_what_fails_leaves_its_error_and_a_refusal_nothing(
     files = [path.read_text() for path in (tmp_path / "runs").rglob("error.txt")]
     assert len(files) == trace and all("out of luck" in text for text in files)
     assert not list((tmp_path / "runs").rglob("row.json"))
+
+
+def test_a_network_may_refuse_what_was_aggregated(
+    compose: Compose, scripted: dict[str, Any], tmp_path: Path
+) -> None:
+    told = Posterior(PROBS, PLANTED)
+
+    def refuse(posterior: Posterior | None) -> None:
+        assert posterior is told
+        raise ConfigError("no confusion matrices")
+
+    scripted["aggregate"] = told
+    scripted["network"].refuse = refuse
+    with pytest.raises(ConfigError, match="no confusion matrices"):
+        run(compose("dataset=digits"))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("part", ["aggregate", "metrics"])
