@@ -312,40 +312,40 @@ def test_the_revision_is_that_of_the_code_and_says_whether_it_was_changed(
 
 
 def test_each_line_is_of_the_item_that_it_names(tmp_path: Path) -> None:
-    """Six items, of which 4 and 1 are voted on and 0, 3 and 5 are test; two groups that differ."""
-    split = np.array(["test", "train", "train", "test", "train", "test"])
+    """Six items, of which 4 and 2 are voted on and 1, 3 and 5 are test; two groups that differ."""
+    split = np.array(["train", "test", "train", "test", "train", "test"])
     names, classes = list("abcdef"), ["no", "yes", "so"]
     held = Votes([3, 3, 3, 5], [0, 1, 2, 0], [2, 2, 0, 1], 6, 3, 3)  # type: ignore[arg-type]
     items = Items(
         *("votes", {}, split, 3),
-        truth=np.array([2, 0, 1, 1, 0, -1]),
+        truth=np.array([0, 2, 1, 1, 0, -1]),
         held_out=held,
         names=names,
         class_names=classes,
         annotator_names=["ann", "bob", "cy"],
     )
-    votes = Votes([4, 1, 4, 4], [0, 2, 2, 1], [2, 0, 2, 1], 6, 3, 3)  # type: ignore[arg-type]
+    votes = Votes([4, 2, 4, 4], [0, 2, 2, 1], [2, 0, 2, 1], 6, 3, 3)  # type: ignore[arg-type]
     probs = np.arange(18.0).reshape(6, 3) / 100
     group_probs = np.stack([probs + 1, probs + 2], axis=1)
-    labels, by_group = np.array([2, 0, 2, 2, 1, 0]), np.array([[0, 0], [1, 2], [1, 1], [0, 0]])
+    labels, by_group = np.array([2, 2, 0, 2, 1, 0]), np.array([[0, 0], [1, 1], [1, 2], [0, 0]])
     by_group = np.concatenate([by_group, [[2, -1], [0, 0]]])
     posterior = Posterior(probs, np.ones(3), group_probs=group_probs)
     results.write_labels(tmp_path, items, votes, posterior, labels, by_group, ["u", "v"])
     assert cells(tmp_path / "labels.csv") == [
         ["item", "group", "label", "p_no", "p_yes", "p_so"],
-        ["b", "", "no", "0.03", "0.04", "0.05"],
+        ["c", "", "no", "0.06", "0.07", "0.08"],
         ["e", "", "yes", "0.12", "0.13", "0.14"],
-        ["b", "u", "yes", "1.03", "1.04", "1.05"],
+        ["c", "u", "yes", "1.06", "1.07", "1.08"],
         ["e", "u", "so", "1.12", "1.13", "1.1400000000000001"],
         # of e, group v has no label
-        ["b", "v", "so", "2.03", "2.04", "2.05"],
+        ["c", "v", "so", "2.06", "2.07", "2.08"],
     ]
     answers = np.array([[0.5, 0.25, 0.25], [0.125, 0.875, 0.0], [0.0, 0.25, 0.75]])
     results.write_predictions(tmp_path, items, answers)
     header = ["item", "label", "truth", "p_no", "p_yes", "p_so", "n_no", "n_yes", "n_so"]
     assert cells(tmp_path / "predictions.csv") == [
         header,
-        ["a", "no", "so", "0.5", "0.25", "0.25", "0", "0", "0"],
+        ["b", "no", "so", "0.5", "0.25", "0.25", "0", "0", "0"],
         ["d", "yes", "yes", "0.125", "0.875", "0.0", "1", "0", "2"],
         ["f", "so", "", "0.0", "0.25", "0.75", "0", "1", "0"],
     ]
@@ -353,7 +353,7 @@ def test_each_line_is_of_the_item_that_it_names(tmp_path: Path) -> None:
     soft = replace(items, soft=np.arange(18.0).reshape(6, 3))
     results.write_predictions(tmp_path, soft, answers, np.array([2, 0, 1]))
     assert [[row[1], *row[6:]] for row in cells(tmp_path / "predictions.csv")[1:]] == [
-        *(["so", "0", "1", "2"], ["no", "9", "10", "11"], ["yes", "15", "16", "17"]),
+        *(["so", "3", "4", "5"], ["no", "9", "10", "11"], ["yes", "15", "16", "17"]),
     ]
     learned, planted = np.array([0.25, np.nan, 0.75]), np.array([0.5, 0.125, np.nan])
     group = np.array([1, 0, 1])
