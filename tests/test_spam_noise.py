@@ -127,6 +127,41 @@ def test_votes_are_the_own_groups_truth_or_uniform(rate: float) -> None:
     )
 
 
+def test_each_annotator_knows_as_often_as_they_can() -> None:
+    """Of 12,000 votes each, within 5 standard errors of rho + (1 - rho) / 3; groups lie mixed."""
+    rng = np.random.default_rng(3)
+    items, _ = subpopulation_items(rng=rng, n_items=16_000, n_classes=3, divisiveness=1.0)
+    assert items.truth is not None
+    rho = np.array([0.9, 0.0, 0.4, 0.7])
+    pool = Pool(rho, group=np.array([1, 0, 0, 1]), per_item=3, most_items=12_000)
+    votes = spam(truth=items.truth, pool=pool, n_classes=3, rng=rng)
+    assert votes.group is not None
+    right = votes.label == items.truth[votes.item, votes.group[votes.annotator]]
+    share = np.bincount(votes.annotator, weights=right) / np.bincount(votes.annotator)
+    assert share == pytest.approx(rho + (1 - rho) / 3, abs=5 * 0.5 / np.sqrt(12_000))
+
+
+def test_each_group_has_its_own_rates() -> None:
+    """Of 6000: mean expertise (1 - s) (1 - v) a group, Beta's deviation at most .5 an annotator."""
+    pool = subpopulations(
+        n_items=20_000,
+        rng=np.random.default_rng(4),
+        shares=[0.5, 0.3, 0.2],
+        spam=[0.1, 0.6, 0.3],
+        variability=[0.0, 0.5, 0.2],
+        per_item=5,
+        most_items=20,
+    )
+    assert pool.group is not None and (np.diff(pool.group) < 0).sum() > 1000
+    size = np.bincount(pool.group)
+    assert size.tolist() == [3000, 1800, 1200]
+    mean = np.bincount(pool.group, weights=pool.expertise) / size
+    assert mean == pytest.approx([0.9, 0.2, 0.56], abs=4 * 0.5 / np.sqrt(1200))
+    # nobody of a group is better than its variability lets them
+    most = [pool.expertise[pool.group == g].max() for g in range(3)]
+    assert most == pytest.approx([1, 0.5, 0.8], abs=1e-4)
+
+
 def test_spam_wants_groups_that_fit() -> None:
     pool, rng = crowd(10, per_item=2, most_items=10), np.random.default_rng(0)
     with pytest.raises(ConfigError, match="2 groups, truths of shape"):
