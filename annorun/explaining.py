@@ -205,7 +205,8 @@ class Explaining:
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         kind = half.get(self.c["trainer"]["precision"])
         cache = fitting.cache_folder()
-        path = cache / f"reference-{self._hash(str(kind))}.safetensors"
+        depends = repr((kind, learned.code(module)))
+        path = cache / f"reference-{self._hash(depends)}.safetensors"
         if path.is_file():
             return load_file(path)["scores"]
         scores = torch.full((self.data.n_scored,), torch.nan)

@@ -68,6 +68,28 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def explained(tmp_path: Path) -> Path:
+    """Return a CSV of 18 items, their parts interleaved; no two inputs or explanations alike long.
+
+    Of `ann`, `bob` and `cy` each leaves out every fifth item; `cy` gives 2 and 5 a second label.
+    """
+    labels, lines = ("no", "unsure", "yes"), ["task,worker,label,explanation,text,split"]
+    for i in range(18):
+        part = ("train", "test", "train", "train", "val", "train")[i % 6]
+        what = f"{('red', 'old', 'big')[i // 5 % 3]} {('fox', 'cat', 'owl', 'bee')[i // 2 % 4]}"
+        text = f"is {i} a {what} " + "so " * (i * 7 % 11) + "?"
+        for a, name in enumerate(("ann", "bob", "cy")):
+            why = f"{name} reads {i}" + " and why" * ((i + 3 * a) % 7)
+            if (i + a) % 5:
+                lines.append(f"{i},{name},{labels[i * (a + 1) % 3]},{why},{text},{part}")
+        if i in (2, 5):
+            lines.append(f"{i},cy,{labels[1 + i % 2]},another view of {i},{text},{part}")
+    path = tmp_path / "explained.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="module")
 def script(request: pytest.FixtureRequest) -> ModuleType:
     """Return the file of scripts/ that a test file is named after."""
