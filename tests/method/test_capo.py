@@ -160,6 +160,128 @@ def test_the_anchor_is_the_chosen_ones_likelihood_a_token(data: Responses) -> No
     torch.testing.assert_close(losses[1] - losses[0], expected)
 
 
+RATIO = {"total": [-3.0, -8.0, -1.0, -6.0], "reference": [-2.0, -9.5, -1.5, -3.0]}
+LENGTH, WEIGHT = [2.0, 5.0, 1.0, 4.0], [0.3, 1.4, 0.0]
+PAIRS = [[0, 1], [2, 3], [3, 0]]
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "listwise"])
+def test_loss_of_a_batch_by_hand(loss: str) -> None:
+    """Unequal lengths, weights and numbers; a reference of more responses than the batch has."""
+    how = {"beta": 0.7, "margin": 0.2, "smoothing": 0.1, "anchor": 0.25}
+    module = built(loss=loss, **how)
+    module.paired = True
+    number = [5, 1, 3, 6]
+    reference = np.full(8, 100.0)
+    reference[number] = RATIO["reference"]
+    module.reference = torch.tensor(reference, dtype=torch.float64)
+    total, length = np.array(RATIO["total"]), np.array(LENGTH)
+    chosen, group = np.array([True, False, True, True]), np.array([0, 0, 1, 1])
+    own = {
+        "number": torch.tensor(number),
+        "chosen": torch.from_numpy(chosen),
+        "group": torch.from_numpy(group),
+        "pairs": torch.tensor(PAIRS),
+        "weight": torch.tensor(WEIGHT, dtype=torch.float64),
+    }
+    ratio = total - np.array(RATIO["reference"])
+
+    def minus_log_sigmoid(h: float) -> float:
+        return float(np.log1p(np.exp(-h)))
+
+    each = []
+    for a, b in PAIRS:
+        h = 0.7 * (ratio[a] - ratio[b])
+        if loss == "dpo":
+            each.append(0.9 * minus_log_sigmoid(h) + 0.1 * minus_log_sigmoid(-h))
+        elif loss == "ipo":
+            each.append((ratio[a] / length[a] - ratio[b] / length[b] - 1 / 1.4) ** 2)
+        elif loss == "simpo":
+            per_token = total / length
+            each.append(minus_log_sigmoid(0.7 * (per_token[a] - per_token[b]) - 0.2))
+    preferred = float(np.average(each, weights=WEIGHT)) if each else 0.0
+    if loss == "listwise":
+        # response 0 against 1; 2 and 3, both chosen, against nobody
+        preferred = minus_log_sigmoid(0.7 * (ratio[0] - ratio[1])) / 3
+    scores = torch.from_numpy(total), torch.from_numpy(length)
+    module.scores = lambda batch: scores  # type: ignore[method-assign]
+    likelihood = -np.mean((total / length)[chosen])
+    assert module.preferred(*scores, own).item() == pytest.approx(preferred)
+    assert module.loss(own).item() == pytest.approx(preferred + 0.25 * likelihood)
+    module.paired = False
+    assert module.loss(own).item() == pytest.approx(18 / 12)
+
+
+def test_batch_without_pairs_has_no_loss_and_no_gradient(data: Responses) -> None:
+    module = built()
+    own = batch(data, n=1)
+    own |= {"pairs": own["pairs"][:0], "weight": own["weight"][:0]}
+    module.paired, module.reference = True, torch.zeros(data.n_scored)
+    loss = module.loss(own)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(not p.grad.any() for p in module.learned() if p.grad is not None)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_optimizer_is_of_the_stage(schedule: str) -> None:
+    """Rate and number of steps of either stage, the rest of both; as many steps as it has."""
+    keys = {"lr": 3e-3, "betas": (0.8, 0.95), "weight_decay": 0.07, "schedule": schedule}
+    network = {"family": "causal", "model": "tiny", "lora": 0, "checkpointing": False}
+    spec = TaskSpec("explain", 2, 4)
+    preference = {"preference_steps": 5, "preference_lr": 7e-4}
+    module = Capo(network, OPTIMIZER | keys, 0, spec, **(KEYS | preference))
+    for paired, lr, steps in ((False, 3e-3, 10), (True, 7e-4, 5)):
+        module.paired = paired
+        configured = module.configure_optimizers()
+        (group,) = configured["optimizer"].param_groups
+        assert (group["betas"], group["weight_decay"]) == ((0.8, 0.95), 0.07)
+        assert len(group["params"]) == len(list(module.parameters()))
+        assert configured["lr_scheduler"]["interval"] == "step"
+        rates = []
+        for _ in range(steps + 1):
+            rates.append(group["lr"])
+            configured["optimizer"].step()
+            configured["lr_scheduler"]["scheduler"].step()
+        at = np.arange(steps + 1) / steps
+        factor = (1 + np.cos(np.pi * at)) / 2 if schedule == "cosine" else np.ones(steps + 1)
+        assert rates == pytest.approx(lr * factor, abs=1e-12)
+
+
+def test_gradient_is_clipped_to_the_norm_that_is_asked_for() -> None:
+    network = {"family": "causal", "model": "tiny", "lora": 0, "checkpointing": False}
+    module = Capo(network, OPTIMIZER | {"clip": 0.25}, 0, TaskSpec("explain", 2, 4), **KEYS)
+    for size, norm in ((3.0, 0.25), (1e-6, None)):
+        for p in module.learned():
+            p.grad = torch.full_like(p, size)
+        before = torch.cat([p.grad.flatten() for p in module.learned()])
+        module.on_before_optimizer_step(torch.optim.SGD(module.learned()))
+        after = torch.cat([p.grad.flatten() for p in module.learned()])
+        if norm is None:
+            assert torch.equal(before, after)
+        else:
+            assert after.norm().item() == pytest.approx(norm, rel=1e-4)
+
+
+def test_validation_loss_is_the_mean_over_responses_and_begins_anew(data: Responses) -> None:
+    """Batches of 1 and of 5 branches; a second pass has nothing of the first."""
+    module = built()
+    logged: list[tuple[str, float]] = []
+    module.log = lambda name, value, **_: logged.append((name, value))  # type: ignore[method-assign]
+    few, more = (batch(data, paired=False, n=n) for n in (1, 5))
+    with torch.no_grad():
+        one, five = module.loss(few).item(), module.loss(more).item()
+        for batches in ((few, more), (more,)):
+            for own in batches:
+                module.validation_step(own)
+            module.on_validation_epoch_end()
+    assert abs(one - five) > 1e-3
+    assert logged == [
+        ("val/loss", pytest.approx((one + 5 * five) / 6)),
+        ("val/loss", pytest.approx(five)),
+    ]
+
+
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "listwise"])
 def test_each_loss_moves_its_own_response_up_against_the_others(loss: str, data: Responses) -> None:
     module = built(loss=loss, beta=0.5, preference_lr=2e-3).train()
