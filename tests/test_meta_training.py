@@ -73,6 +73,8 @@ def test_methods_that_differ_in_their_answers_alone_share_a_network(compose: Com
     first = made(compose, "method=prototypical").learned()
     same = [
         ["method=prototypical", "method.module.labels=dawid_skene"],
+        ["method=prototypical", "method.module.classes=1", "method.module.right=3"],
+        ["method=prototypical", "method.module.wrong=0.1"],
         ["method=prototypical", "annotator_dist.test=[{spammer:1.0}]"],
         ["method=prototypical", "annotator_dist=pair_flip"],
         ["method=crowd_tasks", "method.module.start=prototypical"],

@@ -44,11 +44,14 @@ from annorun.method.episodic import Answers, Tasks
 from annorun.method.prototypical import Prototypical
 from annorun.method.stacked import Weights, by_task, for_each, linear, stacked
 from annorun.objective import conal, crowd_layer, prototypes
+from annorun.objective.prototypes import Priors
 from annorun.seeds import child
 from annorun.votes import TaskSpec
 
 # of CoNAL's embeddings of inputs and annotators (their conal.py: com_emb_size)
 SIZE = 20
+# pseudo-counts of Dawid-Skene: the start is labelled by majority
+UNUSED = Priors()[:3]
 # Adam's own 1e-8 would make whole steps of gradients that are nothing but rounding, such as those
 # of a bias before batch normalisation
 EPS = 1e-5
@@ -171,7 +174,7 @@ class CrowdTasks(Prototypical):
         net_lr: NonNegative | None,
         apart: NonNegative,
     ):
-        super().__init__(spec, network, optimizer, seed, labels="majority")
+        super().__init__(spec, network, optimizer, seed, "majority", *UNUSED)
         self.start, self.steps, self.lr = start, steps, lr
         usual = lr if start == "scratch" else 0.0
         self.net_lr = usual if net_lr is None else net_lr

@@ -46,14 +46,14 @@ class Maml(Labelled):
 
     Args:
         spec, network, optimizer, seed: see `Episodic`.
-        labels: see `Labelled`.
+        labels, classes, right, wrong: see `Labelled`.
         inner_steps: gradient steps on the support of a training task.
         inner_lr: of each.
         first_order: leave out the derivative of the steps.
         test_steps: gradient steps on the support of a target task.
     """
 
-    ONLY_ANSWERS = ("labels", "test_steps")
+    ONLY_ANSWERS = (*Labelled.ONLY_ANSWERS, "test_steps")
 
     def __init__(
         self,
@@ -62,12 +62,15 @@ class Maml(Labelled):
         optimizer: dict[str, Any],
         seed: int,
         labels: Literal["majority", "dawid_skene"],
+        classes: Positive,
+        right: Positive,
+        wrong: Positive,
         inner_steps: Count,
         inner_lr: Positive,
         first_order: bool,
         test_steps: Count,
     ):
-        super().__init__(spec, network, optimizer, seed, labels)
+        super().__init__(spec, network, optimizer, seed, labels, classes, right, wrong)
         self.inner_steps, self.inner_lr = inner_steps, inner_lr
         self.first_order, self.test_steps = first_order, test_steps
         embedding, size = net.embedding(network, self.spec, seed)

@@ -26,14 +26,15 @@ import torch
 from torch import Tensor
 
 from annorun import net
+from annorun.kinds import Positive
 from annorun.method.episodic import Answers, Episodic, Tasks, embedded
 from annorun.objective import prototypes_start, votes_em
+from annorun.objective.prototypes import Priors
 from annorun.objective.votes_em import Believed
 from annorun.votes import TaskSpec
 
 # of a class that cannot be the answer; with 0 one such query would make the likelihood infinite
 LEAST = 0.01
-LABELS = {"majority": votes_em.majority, "dawid_skene": votes_em.dawid_skene}
 
 
 class Labelled(Episodic):
@@ -44,9 +45,11 @@ class Labelled(Episodic):
     Args:
         spec, network, optimizer, seed: see `Episodic`.
         labels: of a target task, by majority vote or Dawid-Skene.
+        classes, right, wrong: pseudo-counts of Dawid-Skene, see
+            `annorun.objective.prototypes.Priors`; nothing to a majority vote.
     """
 
-    ONLY_ANSWERS: tuple[str, ...] = ("labels",)
+    ONLY_ANSWERS: tuple[str, ...] = ("labels", "classes", "right", "wrong")
 
     def __init__(
         self,
@@ -55,13 +58,18 @@ class Labelled(Episodic):
         optimizer: dict[str, Any],
         seed: int,
         labels: Literal["majority", "dawid_skene"],
+        classes: Positive,
+        right: Positive,
+        wrong: Positive,
     ):
         super().__init__(spec, network, optimizer, seed)
-        self.labels = labels
+        self.labels, self.priors = labels, Priors(classes, right, wrong)
 
     def believed(self, votes: Tensor) -> Believed:
         """Return what votes (T, N, R) of target tasks say."""
-        return LABELS[self.labels](votes, self.spec.n_classes)
+        if self.labels == "majority":
+            return votes_em.majority(votes, self.spec.n_classes)
+        return votes_em.dawid_skene(votes, self.spec.n_classes, self.priors)
 
     def labels_of(self, votes: Tensor) -> Tensor:
         """Return the hard labels of votes (T, N, R), (T, N, K), float32; see `votes_em.hard`."""
@@ -88,7 +96,7 @@ class Prototypical(Labelled):
 
     Args:
         spec, network, optimizer, seed: see `Episodic`.
-        labels: see `Labelled`.
+        labels, classes, right, wrong: see `Labelled`.
     """
 
     def __init__(
@@ -98,8 +106,11 @@ class Prototypical(Labelled):
         optimizer: dict[str, Any],
         seed: int,
         labels: Literal["majority", "dawid_skene"],
+        classes: Positive,
+        right: Positive,
+        wrong: Positive,
     ):
-        super().__init__(spec, network, optimizer, seed, labels)
+        super().__init__(spec, network, optimizer, seed, labels, classes, right, wrong)
         self.net, self.size = net.embedding(network, self.spec, seed)
 
     def from_labels(self, tasks: Tasks, labels: Tensor) -> Tensor:

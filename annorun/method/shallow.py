@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annorun.kinds import Count
+from annorun.kinds import Count, Positive
 from annorun.method.episodic import Tasks
 from annorun.method.prototypical import LEAST, Labelled
 from annorun.seeds import child
@@ -35,7 +35,7 @@ class Shallow(Labelled):
 
     Args:
         spec, network, optimizer, seed: see `Episodic`; the network is not built, nor an optimizer.
-        labels: see `Labelled`.
+        labels, classes, right, wrong: see `Labelled`.
         classifier: logistic_regression or random_forest.
         trees: of a forest; nothing to logistic regression.
     """
@@ -47,10 +47,13 @@ class Shallow(Labelled):
         optimizer: dict[str, Any],
         seed: int,
         labels: Literal["majority", "dawid_skene"],
+        classes: Positive,
+        right: Positive,
+        wrong: Positive,
         classifier: Literal["logistic_regression", "random_forest"],
         trees: Count,
     ):
-        super().__init__(spec, network, optimizer, seed, labels)
+        super().__init__(spec, network, optimizer, seed, labels, classes, right, wrong)
         forest = classifier == "random_forest"
         self.classifier: Any = self._forest(trees) if forest else self._regression()
         self.project = not forest

@@ -3,13 +3,16 @@
 A. P. Dawid, A. M. Skene: Maximum likelihood estimation of observer error-rates using the EM
 algorithm, J. R. Stat. Soc. C 28(1), 1979. It is the EM of `annorun.objective.prototypes` over
 embeddings of no dimension: what is left of its two steps are the class prior and the confusion
-matrices. With every task a data set of its own, and every example voted for, that is
-`annorun.aggregation.dawid_skene` with `smoothing` s = `SMOOTHING`.
+matrices. With every task a data set of its own, and every example voted for, `Priors(s, s, s)` give
+`annorun.aggregation.dawid_skene` with `smoothing` s.
 
 Readings, where a task has few votes:
     1. Start: q = vote shares; an example without votes has 1 / K.
     2. `STEPS` steps, for every task alike: an answer does not depend on the other tasks of a batch.
     3. Ties of a hard label are split evenly, within rounding.
+    4. The pseudo-counts are those of the method of Kumagai et al., so that a comparison with it is
+       one of methods. Nearly flat ones (.1 each) fit an annotator of one or two votes a matrix that
+       follows them.
 
 Example:
     >>> import torch
@@ -25,11 +28,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from annorun.objective.prototypes import Priors, accuracy, e_step, m_step, tally
+from annorun.objective.prototypes import Priors, accuracy, check, e_step, m_step, tally
 from annorun.objective.prototypes_start import spoken, vote_shares
 
-# of the aggregator, for a class and for a cell of a confusion matrix
-SMOOTHING = 0.1
 # enough that hardly a label changes after; too few to blow rounding up to a decision in a tie
 STEPS = 20
 # shares this close to the greatest tie with it
@@ -62,13 +63,17 @@ def majority(
 def dawid_skene(
     votes: Tensor,  # (n_tasks, n_examples, n_annotators) int64, -1 where there is none
     n_classes: int,
+    priors: Priors,
     steps: int = STEPS,
-    smoothing: float = SMOOTHING,
 ) -> Believed:
-    """Return the posterior of Dawid-Skene in each task, after `steps` iterations, float64."""
+    """Return the posterior of Dawid-Skene in each task, after `steps` iterations, float64.
+
+    Raises:
+        ConfigError: `steps` below 1, or a pseudo-count that is not above 0.
+    """
+    check("dawid_skene", steps, priors)
     said, q = _float64(votes, n_classes)
     nowhere, unit = said.new_zeros(*votes.shape[:2], 0), said.new_zeros(())
-    priors = Priors(smoothing, smoothing, smoothing)
     for _ in range(steps):
         fitted = m_step(nowhere, tally(said, q), q.log(), priors, unit)
         q = e_step(nowhere, said, fitted, unit).exp()

@@ -47,6 +47,13 @@ def method(
     return made.eval()
 
 
+def prototypical(made: CrowdTasks) -> Prototypical:
+    """Return the prototypical network on majority labels that has the weights of a crowd method."""
+    plain = Prototypical(made.spec, {"family": "image"}, {}, 0, "majority", 10.0, 2.0, 1.0).double()
+    plain.load_state_dict(made.state_dict())
+    return plain.eval()
+
+
 def tasks(kind: str = "features", n_tasks: int = 3, shots: int = 4, noise: float = 0.3) -> Tasks:
     """Three classes around a place each; four annotators, each wrong in one vote of three."""
     generator = torch.Generator().manual_seed(0)
@@ -214,8 +221,7 @@ def test_the_meta_trained_network_starts_as_the_prototypical_one():
         method("crowd_layer", "prototypical", "image", steps=1, lr=1e-12, net_lr=0.0),
         tasks("image"),
     )
-    other = Prototypical(made.spec, {"family": "image"}, {}, 0, labels="majority").double().eval()
-    other.load_state_dict(made.state_dict())
+    other = prototypical(made)
     with torch.no_grad():
         close(made.answer(given).log_probs, other.answer(given).log_probs.double())
 
@@ -244,6 +250,5 @@ def test_nothing_is_learned_by_answering_and_practice_is_the_prototypical_networ
     for name, value in made.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in made.parameters())
-    plain = Prototypical(made.spec, {"family": "image"}, {}, 0, labels="majority").double().eval()
-    plain.load_state_dict(made.state_dict())
+    plain = prototypical(made)
     close(made.loss(given), plain.loss(given))

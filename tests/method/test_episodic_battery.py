@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader
 
 from annorun import config, run
 from annorun.method.episodic import Episodic, Tasks
+from annorun.method.prototypical import Labelled
+from annorun.objective import votes_em
+from annorun.objective.prototypes import Priors
 from annorun.votes import TaskSpec
 
 NODES = {
@@ -72,6 +75,40 @@ def easy(n_tasks: int = 2, seed: int = 0) -> Tasks:
 
 def test_battery_sees_every_method() -> None:
     assert set(NODES) == {"crowd_tasks", "maml", "meta_em", "prototypical", "shallow"}
+
+
+LABELLED = sorted(name for name, node in NODES.items() if "labels" in node)
+OTHER_PRIOR = {"classes": 0.7, "right": 0.3, "wrong": 0.2}
+
+
+def test_the_prior_of_dawid_skene_is_meta_em_s_unless_a_key_says_other() -> None:
+    assert LABELLED == ["maml", "prototypical", "shallow"]
+    meta_em = {key: NODES["meta_em"][key] for key in OTHER_PRIOR}
+    assert meta_em == {key: Priors()._asdict()[key] for key in OTHER_PRIOR}
+    for name in LABELLED:
+        assert {key: NODES[name][key] for key in OTHER_PRIOR} == meta_em, name
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_each_pseudo_count_reaches_dawid_skene_and_no_majority_vote(name: str) -> None:
+    votes = torch.randint(-1, 3, (2, 6, 3), generator=torch.Generator().manual_seed(0))
+    node = {**NODES[name], "labels": "dawid_skene"}
+    default = build(node)
+    assert isinstance(default, Labelled)
+    wanted = votes_em.dawid_skene(votes, 3, Priors(10.0, 2.0, 1.0))
+    torch.testing.assert_close(default.believed(votes), wanted)
+    for key, value in OTHER_PRIOR.items():
+        other = build({**node, key: value})
+        assert isinstance(other, Labelled)
+        counts = {"classes": 10.0, "right": 2.0, "wrong": 1.0, key: value}
+        changed = votes_em.dawid_skene(votes, 3, Priors(**counts))
+        assert (changed.probs - wanted.probs).abs().max() > 1e-3
+        torch.testing.assert_close(other.believed(votes), changed)
+        # both answer with one network
+        assert type(other).learner({**node, key: value}) == type(other).learner(node)
+    majority = build({**NODES[name], **OTHER_PRIOR})
+    assert isinstance(majority, Labelled)
+    torch.testing.assert_close(majority.believed(votes), votes_em.majority(votes, 3))
 
 
 def test_easy_tasks_are_answered_and_probabilities_sum_to_one(node: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ OPTIMIZER = {"lr": 0.01, "betas": [0.9, 0.999], "weight_decay": 0.0, "clip": 10.
 def method(kind: str = "features", k: int = 2, shape: tuple[int, ...] = (3,), **own: Any) -> Maml:
     own = {
         "labels": "majority",
+        "classes": 10.0,
+        "right": 2.0,
+        "wrong": 1.0,
         "inner_steps": 1,
         "inner_lr": 0.4,
         "first_order": True,

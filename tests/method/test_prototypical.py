@@ -6,19 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from annorun.aggregation import dawid_skene as aggregator
-from annorun.aggregation.majority import majority as aggregator_majority
 from annorun.method.episodic import Tasks
 from annorun.method.prototypical import LEAST, Prototypical, log_posterior
 from annorun.objective import prototypes, votes_em
-from annorun.votes import TaskSpec, Votes
+from annorun.votes import TaskSpec
 
 SPEC = TaskSpec("features", 3, 0, (2,))
+PRIORS = {"classes": 10.0, "right": 2.0, "wrong": 1.0}
 OPTIMIZER = {"lr": 0.01, "betas": [0.9, 0.999], "weight_decay": 0.0, "clip": 10.0}
 
 
 def method(**own: Any) -> Prototypical:
-    own = {"labels": "majority", **own}
+    own = {"labels": "majority", **PRIORS, **own}
     return Prototypical(SPEC, {"family": "features"}, OPTIMIZER, 0, **own)
 
 
@@ -43,59 +42,6 @@ def tasks_of(votes: Tensor, seed: int = 0, n_queries: int = 6) -> Tasks:
     x = centres[index, truth] + torch.randn(t, n, 2, generator=g)
     q = centres[index, asked] + torch.randn(t, n_queries, 2, generator=g)
     return Tasks(x, votes, q, asked, truth[:, 0])
-
-
-def as_votes(votes: Tensor, k: int) -> Votes:
-    """One task's votes as the aggregators take them."""
-    item, annotator = np.nonzero(votes.numpy() >= 0)
-    label = votes.numpy()[item, annotator]
-    return Votes(item, annotator, label, votes.shape[0], votes.shape[1], k)
-
-
-@pytest.mark.parametrize("steps", [1, 4, 20])
-def test_dawid_skene_is_the_aggregator_in_each_task(steps: int) -> None:
-    votes = drawn_votes()
-    found = votes_em.dawid_skene(votes, 3, steps, smoothing=0.1)
-    for t, own in enumerate(votes):
-        # a tolerance that no iteration can meet: both take all steps
-        wanted = aggregator.dawid_skene(as_votes(own, 3), max_iter=steps, tol=1e-300, smoothing=0.1)
-        np.testing.assert_allclose(found.probs[t], wanted.probs, atol=1e-9)
-        np.testing.assert_allclose(found.accuracy[t], wanted.accuracy, atol=1e-9)
-
-
-def test_majority_is_the_aggregator_in_each_task() -> None:
-    votes = drawn_votes()
-    votes[2, :, 3] = -1
-    found = votes_em.majority(votes, 3)
-    assert found.accuracy.isnan().nonzero().tolist() == [[2, 3]]
-    for t, own in enumerate(votes):
-        wanted = aggregator_majority(as_votes(own, 3))
-        np.testing.assert_allclose(found.probs[t], wanted.probs, atol=1e-12)
-        np.testing.assert_allclose(found.accuracy[t], wanted.accuracy, atol=1e-12)
-
-
-def test_dawid_skene_outvotes_spammers_and_a_silent_annotator_has_no_accuracy() -> None:
-    # two who know all; three who always say 0, and outvote them on every example but those of 0
-    truth = torch.arange(12) % 3
-    votes = torch.stack([truth, truth, *[0 * truth] * 3, 0 * truth - 1], dim=1)[None]
-    found = votes_em.dawid_skene(votes, 3)
-    assert (votes_em.majority(votes, 3).probs.argmax(-1) == 0).all()
-    assert (found.probs.argmax(-1) == truth).all()
-    assert found.accuracy[0, :2].min() > 0.9 > 0.5 > found.accuracy[0, 2:5].max()
-    assert found.accuracy[0, 5].isnan()
-
-
-def test_ties_are_split_evenly_within_rounding() -> None:
-    rows = [[0.3, 0.3, 0.4], [0.5, 0.5 - 1e-12, 1e-12], [1 / 3] * 3]
-    wanted = [[0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [1 / 3] * 3]
-    np.testing.assert_allclose(votes_em.hard(torch.tensor(rows, dtype=torch.float64)), wanted)
-    # two say 0 and two say 1 of both examples: nothing prefers a class, after any number of steps
-    votes = torch.tensor([[[0, 0, 1, 1], [1, 1, 0, 0], [2, 2, 2, 2]]])
-    found = votes_em.hard(votes_em.dawid_skene(votes, 3).probs)[0]
-    assert found[2].tolist() == [0, 0, 1]
-    assert (found[:2, 2] == 0).all() and (found.sum(-1) == 1).all()
-    # not by anybody: 1 / K
-    assert votes_em.hard(votes_em.dawid_skene(votes * 0 - 1, 3).probs).unique().item() == 1 / 3
 
 
 def test_class_means_and_distances_by_hand() -> None:
@@ -181,7 +127,7 @@ def test_it_learns_where_classes_differ_in_one_of_many_directions() -> None:
         return Tasks(x[:, 0], truth[..., None], x[:, 1], truth, truth[:, 0])
 
     module = Prototypical(
-        replace(SPEC, input_shape=(20,)), {"family": "features"}, OPTIMIZER, 0, "majority"
+        replace(SPEC, input_shape=(20,)), {"family": "features"}, OPTIMIZER, 0, "majority", **PRIORS
     )
     test, adam = batch(50), torch.optim.Adam(module.parameters(), lr=0.003)
 

@@ -11,11 +11,12 @@ from annorun.method.prototypical import LEAST
 from annorun.method.shallow import Shallow
 from annorun.votes import Floats, TaskSpec
 
+PRIORS = {"classes": 10.0, "right": 2.0, "wrong": 1.0}
 CLASSIFIERS = ("logistic_regression", "random_forest")
 
 
 def method(classifier: str, k: int = 3, **own: Any) -> Shallow:
-    own = {"labels": "majority", "classifier": classifier, "trees": 50, **own}
+    own = {"labels": "majority", **PRIORS, "classifier": classifier, "trees": 50, **own}
     return Shallow(TaskSpec("features", k, 0, (4,)), {"family": "features"}, {}, 0, **own)
 
 
@@ -110,9 +111,8 @@ def test_dawid_skene_labels_reach_the_classifier(classifier: str) -> None:
     votes = torch.stack([truth, truth, *[0 * truth] * 3], dim=1).expand(2, -1, -1)
     tasks = tasks_of(votes)
     clean = method(classifier).answer(tasks_of()).log_probs
-    torch.testing.assert_close(
-        method(classifier, labels="dawid_skene").answer(tasks).log_probs, clean
-    )
+    flat = {"labels": "dawid_skene", "classes": 0.1, "right": 0.1, "wrong": 0.1}
+    torch.testing.assert_close(method(classifier, **flat).answer(tasks).log_probs, clean)
     assert (method(classifier).answer(tasks).log_probs.argmax(-1) == 0).all()
 
 
