@@ -1,22 +1,21 @@
 """What is kept of a network: what learns, tied weights, whole files; another network is left."""
 
-import importlib.util
 import os
-import sys
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import nn
 
 from annorun import config, learned
 from annorun.episodes import Episodes
+from annorun.method.episodic import Episodic
+from annorun.votes import TaskSpec
 
 
 class Tied(nn.Module):
@@ -77,141 +76,162 @@ def test_what_is_not_whole_or_not_its_own_is_left(tmp_path: Path, curves: Path, 
     assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
 
 
-class Learner(nn.Module):
-    """A method over tasks, of which two keys matter to what is learned."""
+class Few(Episodic):
+    """A method whose budget changes answers alone."""
 
-    def learner(self, module: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what the network depends on; None where nothing is learned."""
-        return None if module.get("still") else {"net": module["net"], "loss": module["loss"]}
+    ONLY_ANSWERS = ("budget",)
 
-
-@dataclass
-class Asked:
-    """What a cache path is of."""
-
-    c: dict[str, Any]
-    episodes: Episodes
-    module: nn.Module
+    def __init__(self) -> None:
+        super().__init__(TaskSpec("image", 4, 0, (1, 8, 8)), {}, {}, 0)
 
 
-Change = Callable[[Asked], None]
-
-
-@pytest.fixture
-def asked(compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch) -> Asked:
-    monkeypatch.setenv("ANNORUN_CACHE", "/somewhere")
-    words = ["dataset=digits", "noise=confusion", "annotator_dist=expert_hammer_spammer"]
-    c = config.plain(compose("method=meta_em", *words))
-    c["method"]["module"] = {"net": "deep", "loss": "em", "answer": "soft"}
-    return Asked(c, Episodes(4, 2, 5, [3, 5], tasks=6), Learner())
-
-
-def put(*path: str, value: Any) -> Change:
-    """Return what sets one value of the config."""
-
-    def change(asked: Asked) -> None:
-        node = asked.c
-        for key in path[:-1]:
-            node = node[key]
-        assert node[path[-1]] != value
-        node[path[-1]] = value
-
-    return change
-
-
-def tasks(**keys: Any) -> Change:
-    """Return what changes the episodes."""
-
-    def change(asked: Asked) -> None:
-        asked.episodes = replace(asked.episodes, **keys)
-
-    return change
-
-
-# what a network that learns from tasks with pseudo-annotators does not depend on
-FREE = {
-    "how it answers": put("method", "module", "answer", value="hard"),
-    "target pool": put("annotator_dist", "test", value=[{"spammer": 1.0}]),
-    "target mixture": put("annotator_dist", "mixture", value=2),
-    "annotators of a pool": put("annotator_dist", "n_annotators", value=9),
-    "number of target tasks": tasks(tasks=7),
-    "name": put("name", value="other"),
-    "threads": put("trainer", "threads", value=3),
+# of a config with these values, each in turn is replaced by another
+CHANGED: dict[str, Any] = {
+    "seed": 7,
+    "data_seed": 7,
+    "model_size.image": "small",
+    "model_size.start": "scratch",
+    "dataset._target_": "annorun.dataset.omniglot.omniglot",
+    "dataset.n_classes": 9,
+    "dataset.test_share": 0.2,
+    "dataset.size": 28,
+    "method.episodes.way": 3,
+    "method.episodes.shots": 1,
+    "method.episodes.queries": 11,
+    "method.episodes.annotators": [3, 7, 5],
+    "method.episodes.per_item": 3,
+    "method.episodes.pseudo": False,
+    "method.episodes.source_noise": 0.1,
+    "method.episodes.real": True,
+    "method.module._target_": "few.Fewer",
+    "method.module.steps": 4,
+    "method.module.priors": [2.0, 1.0],
+    "method.module.first": 1,
+    "trainer.precision": "32-true",
+    "trainer.max_steps": 901,
+    "trainer.batch_size": 5,
+    "trainer.lr": 0.002,
+    "trainer.betas": [0.9, 0.99],
+    "trainer.weight_decay": 0.01,
+    "trainer.clip": 1.0,
+    "trainer.schedule": "constant",
+    "trainer.choose_on": "last",
+    "trainer.val_share": 0.2,
+    "trainer.val_every": 50,
+    "annotator_dist._target_": "annorun.annotator_dist.others",
+    "annotator_dist.train": {"hammer": 0.8, "spammer": 0.2},
+    "annotator_dist.expert": 0.9,
+    "annotator_dist.hammer": [0.5, 0.8],
+    "annotator_dist.flip": 0.3,
+    "annotator_dist.spammed": 0.4,
 }
-# and what it does
-MATTERS = {
-    "net": put("method", "module", "net", value="wide"),
-    "loss": put("method", "module", "loss", value="prototype"),
-    "training pool": put("annotator_dist", "train", "hammer", value=0.5),
-    "expert": put("annotator_dist", "expert", value=0.7),
-    "shots": tasks(shots=3),
-    "queries": tasks(queries=7),
-    "annotators": tasks(annotators=[4]),
-    "pseudo": tasks(pseudo=False),
-    "source noise": tasks(source_noise=0.25),
-    "seed": put("seed", value=1),
-    "data seed": put("data_seed", value=1),
-    "precision": put("trainer", "precision", value="bf16-mixed"),
-    "steps": put("trainer", "max_steps", value=7),
-    "clip": put("trainer", "clip", value=7.0),
-    "validation": put("trainer", "choose_on", value="gold"),
-    "classes": put("dataset", "n_classes", value=8),
-    "start": put("model_size", "start", value="scratch"),
+# how it is judged, where it runs and what it is called
+INDIFFERENT: dict[str, Any] = {
+    "name": "other",
+    "out_root": "elsewhere",
+    "mode": "force",
+    "overrides": ["seed=0"],
+    "choices.method": "maml",
+    "method.accepts": ["image"],
+    "method.needs": [],
+    "method.module.budget": 3,
+    "method.episodes.tasks": 10,
+    "trainer.accelerator": "gpu",
+    "trainer.threads": 2,
+    "annotator_dist.test": [{"spammer": 1.0}],
+    "annotator_dist.part": "test",
+    "annotator_dist.mixture": 1,
+    "annotator_dist.n_annotators": 7,
 }
 
 
-def place(asked: Asked) -> Path | None:
-    return learned.place(asked.c, asked.module, asked.episodes)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    keys = ["method=meta_em", "dataset=digits", "noise=confusion", "trainer=episodes"]
+    keys += ["annotator_dist=expert_hammer_spammer", "method.episodes.per_item=2"]
+    c = config.plain(config.compose("config", keys))
+    module = {"_target_": "few.Few", "steps": 3, "priors": [1.0, 2.0], "first": None, "budget": 2}
+    c["method"]["module"] = module
+    return c
 
 
-@pytest.mark.parametrize("name", FREE)
-def test_runs_that_differ_in_their_answers_share_a_cache_path(asked: Asked, name: str) -> None:
-    base = place(asked)
-    FREE[name](asked)
-    assert place(asked) == base and base is not None
-    assert (base.parent, base.suffix) == (Path("/somewhere"), ".safetensors")
+def place(c: dict[str, Any], changed: dict[str, Any] | None = None) -> Path | None:
+    """Return where the network of a config with some values replaced is kept."""
+    copy = deepcopy(c)
+    for path, value in (changed or {}).items():
+        *nodes, key = path.split(".")
+        node = reduce(getitem, nodes, copy)
+        assert node[key] != value, path
+        node[key] = value
+    episodes = {k: v for k, v in copy["method"]["episodes"].items() if k != "_target_"}
+    return learned.place(copy, Few(), Episodes(**episodes))
 
 
-def test_whatever_training_depends_on_moves_the_cache_path(asked: Asked) -> None:
-    """Each by itself, and no two to one place."""
-    found = {"as it is": place(asked)}
-    for name, change in MATTERS.items():
-        own = Asked(deepcopy(asked.c), asked.episodes, asked.module)
-        change(own)
-        found[name] = place(own)
-    assert len(set(found.values())) == 1 + len(MATTERS), found
-    # without pseudo-annotators nobody's mixture matters
-    tasks(pseudo=False)(asked)
-    base = place(asked)
-    MATTERS["training pool"](asked)
-    assert place(asked) == base
-    asked.c["method"]["module"]["still"] = True
-    assert place(asked) is None
-
-
-def test_the_code_of_annorun_of_a_plugin_and_torch_move_the_cache_path(
-    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_place_of_a_network_depends_on_each_value_that_training_does(
+    base: dict[str, Any],
 ) -> None:
-    def of_plugin(text: str) -> Path | None:
-        path = tmp_path / "plugged_method.py"
-        path.write_text(text)
-        spec = importlib.util.spec_from_file_location("plugged_method", path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "plugged_method", module)
-        spec.loader.exec_module(module)
-        asked.module = module.Plugged()
-        return place(asked)
+    places = {path: place(base, {path: value}) for path, value in CHANGED.items()}
+    assert len({place(base), *places.values()}) == 1 + len(CHANGED)
+    for path, value in INDIFFERENT.items():
+        assert place(base, {path: value}) == place(base), path
 
-    source = "from torch import nn\nclass Plugged(nn.Module):\n    learner = lambda *_: {}\n"
-    own = [of_plugin(source), of_plugin(source + "# edited\n")]
+
+def test_every_value_of_data_tasks_trainer_and_pool_is_looked_at(base: dict[str, Any]) -> None:
+    """A new key of these groups is to be named above, on one side or the other."""
+    nodes = [(group, base[group]) for group in ("dataset", "trainer", "annotator_dist")]
+    nodes += [(f"method.{part}", base["method"][part]) for part in ("episodes", "module")]
+    paths = {f"{group}.{key}" for group, node in nodes for key in node}
+    # of the data, what it is read by says what kind it is
+    left = {"dataset.kind", "dataset.provides", "method.episodes._target_"}
+    # of texts and of large networks
+    left |= {"trainer.bucket", "trainer.checkpointing"}
+    assert paths - left <= CHANGED.keys() | INDIFFERENT.keys()
+
+
+def test_pseudo_annotators_matter_where_training_tasks_are_labelled_by_them(
+    base: dict[str, Any],
+) -> None:
+    clean = {"method.episodes.pseudo": False}
+    for path, value in CHANGED.items():
+        if path.startswith("annotator_dist"):
+            assert place(base, {**clean, path: value}) == place(base, clean), path
+    assert place(base, {**clean, "seed": 7}) != place(base, clean)
+
+
+def test_the_place_of_a_network_depends_on_the_content_of_the_data_and_not_on_where_it_lies(
+    base: dict[str, Any], tmp_path: Path
+) -> None:
+    c = deepcopy(base)
+    c["dataset"]["path"] = ""
+    places = []
+    for name, text in (("here", "1"), ("there", "1"), ("other", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "votes.csv").write_text(text)
+        places.append(place(c, {"dataset.path": str(tmp_path / name)}))
+    assert places[0] == places[1] != places[2]
+
+
+def test_the_place_of_a_network_depends_on_the_code_and_on_torch(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = place(base)
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "0.1")
-        own.append(place(asked))
+        patch.setattr(learned, "CODE", "0" * 64)
+        assert place(base) != first
     with monkeypatch.context() as patch:
-        patch.setattr(learned, "CODE", "edited")
-        own.append(place(asked))
-    assert len(set(own)) == 4
+        patch.setattr(torch, "__version__", "1.0")
+        assert place(base) != first
+    # this file stands for a plugin's
+    with monkeypatch.context() as patch:
+        patch.setattr(learned, "_digest", lambda files: ",".join(p.name for p in files))
+        assert learned.code(Few())[1] == "test_learned.py"
+
+
+def test_a_method_that_learns_from_no_task_has_no_place(
+    base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Few, "learner", classmethod(lambda cls, node: None))
+    assert place(base) is None
 
 
 def test_every_file_of_annorun_is_in_the_hash_of_the_code() -> None:
