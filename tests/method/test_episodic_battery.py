@@ -73,6 +73,13 @@ def easy(n_tasks: int = 2, seed: int = 0) -> Tasks:
     return Tasks(support, votes, query, query_truth, torch.arange(n_tasks))
 
 
+def hard(seed: int) -> Tasks:
+    """One to three easy tasks whose queries are noise, so that some answers are wrong."""
+    tasks = easy(1 + seed, seed)
+    draw = torch.Generator().manual_seed(seed)
+    return tasks._replace(query=torch.randn(tasks.query.shape, generator=draw))
+
+
 def test_battery_sees_every_method() -> None:
     assert set(NODES) == {"crowd_tasks", "maml", "meta_em", "prototypical", "shallow"}
 
@@ -210,10 +217,11 @@ def test_same_seed_same_weights_other_seed_others(node: dict[str, Any]) -> None:
 
 
 def test_it_trains_and_its_checkpoint_reads_back(node: dict[str, Any], tmp_path: Path) -> None:
+    """The validation after the last step is of these weights, by `practise` in eval mode."""
     method = build(node)
     if method.learner(node) is None:
         pytest.skip("it does not learn from training tasks")
-    batches = DataLoader([easy(seed=s) for s in range(3)], batch_size=None)  # type: ignore[arg-type]
+    batches = DataLoader([hard(seed) for seed in range(3)], batch_size=None)  # type: ignore[arg-type]
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=3,
@@ -227,10 +235,14 @@ def test_it_trains_and_its_checkpoint_reads_back(node: dict[str, Any], tmp_path:
     before = {k: v.clone() for k, v in method.state_dict().items()}
     trainer.fit(method, batches, batches)
     assert any(not torch.equal(before[k], v) for k, v in method.state_dict().items())
-    assert 0 <= float(trainer.callback_metrics["val/acc"]) <= 1
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    again = type(method).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     method.eval()
-    again.eval()
+    with torch.no_grad():
+        shown = [(method.practise(batch), batch.query_truth) for batch in map(hard, range(3))]
+    right = torch.cat([(p.argmax(-1) == truth).float().flatten() for p, truth in shown])
+    loss = torch.cat([-p.gather(-1, truth[..., None]).flatten() for p, truth in shown])
+    torch.testing.assert_close(trainer.callback_metrics["val/acc"], right.mean())
+    torch.testing.assert_close(trainer.callback_metrics["val/loss"], loss.mean())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = type(method).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
     with torch.no_grad():
         torch.testing.assert_close(again.answer(easy()).log_probs, method.answer(easy()).log_probs)
