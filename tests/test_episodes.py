@@ -69,6 +69,51 @@ def test_what_is_held_out_is_not_learned_from() -> None:
     assert episodes.hold_out(groups, 0.0, 4, rng(0, "validation")) == (groups, [])
 
 
+def test_what_is_held_out_is_drawn() -> None:
+    groups = [np.arange(100, 140), np.arange(40)]
+    held = [episodes.hold_out(groups, 0.25, 4, rng(seed, "validation"))[1] for seed in (0, 0, 1)]
+    for k in range(2):
+        assert held[0][k].tolist() == held[1][k].tolist() != held[2][k].tolist()
+        # of forty in order, ten drawn ones lie in all four quarters but once in a hundred times
+        assert len(set((held[0][k] % 100) // 10)) > 2
+
+
+def test_a_class_with_as_many_examples_as_a_task_needs_is_not_left_out() -> None:
+    data = items(each=6)
+    assert len(episodes.by_class(data, "train", 6, 3)) == 6
+    # the truth of some is unknown: they are of no class
+    assert data.truth is not None
+    few = Items(
+        "features", data.inputs, data.split, 9, truth=np.where(data.truth == 8, -1, data.truth)
+    )
+    assert len(episodes.by_class(few, "test", 6, 2)) == 2
+    found = np.concatenate(episodes.by_class(few, "train", 6, 3))
+    assert set(found) == set(np.flatnonzero(data.truth < 6))
+
+
+def test_a_support_out_of_voted_items_has_none_twice_and_neither_have_the_queries() -> None:
+    groups = [np.arange(8) + 10 * k for k in range(4)]
+    voted = [np.arange(5) + 100 + 10 * k for k in range(4)]
+    e = of(way=3, shots=4, queries=7)
+    drawn = episodes.draw(groups, e, 40, rng(0, "tasks"), voted)
+    for t in range(40):
+        assert len(set(drawn.support[t])) == 3 * 4
+        assert len(set(drawn.query[t])) == 3 * 7
+        np.testing.assert_array_equal(drawn.support[t] // 10 - 10, drawn.classes[t].repeat(4))
+        np.testing.assert_array_equal(drawn.query[t] // 10, drawn.classes[t].repeat(7))
+    assert len(set(drawn.seed)) == 40
+
+
+def test_each_task_has_the_votes_of_its_own_annotators() -> None:
+    turns = np.stack([np.roll(np.eye(3), k, axis=1) for k in range(3)])
+    # the task's number and the annotator's are how far a vote is turned
+    confusion = turns[(np.arange(2)[:, None] + np.arange(4)) % 3]
+    truth = np.array([[0, 1, 2, 2], [2, 0, 1, 1]])
+    votes = episodes.annotate(truth, confusion, None, rng(0, "votes"))
+    turned = np.arange(2)[:, None, None] + np.arange(4)
+    np.testing.assert_array_equal(votes, (truth[..., None] + turned) % 3)
+
+
 def test_every_class_is_drawn_as_often_and_in_every_place() -> None:
     groups = [np.arange(10) + 10 * k for k in range(5)]
     drawn = episodes.draw(groups, of(way=2, shots=1, queries=1), 4000, rng(0, "tasks"))

@@ -53,6 +53,27 @@ def test_target_classes_are_not_learned_from_and_other_votes_are_dropped() -> No
     assert set(np.flatnonzero(found.split == real_tasks.VOTED)) == set(own.item)
 
 
+def test_votes_on_test_items_and_items_without_a_truth_are_left_out() -> None:
+    """Classes 0 to 3; the last item of each part is of no known class, which is not the last."""
+    truth = np.array([0, 1, 2, 3, -1, 0, 1, 2, 3, -1])
+    split = np.array(["train"] * 5 + ["test"] * 5)
+    items = Items("features", {"x": np.zeros((10, 1), dtype=np.float32)}, split, 4, truth=truth)
+    for seed in range(6):
+        label = np.maximum(truth, 0)
+        # each item has a vote for its class by one, and for every class by the others
+        item, annotator = np.repeat(np.arange(10), 5), np.tile(np.arange(5), 10)
+        said = np.where(annotator == 4, label[item], annotator)
+        votes = Votes(item, annotator, said, 10, 5, 4)
+        found, own = real_tasks.apart(items, votes, 2, rng(seed, "classes"))
+        target = set(truth[found.split == "test"])
+        assert len(target) == 2 and -1 not in target
+        assert found.split[[4, 9]].tolist() == ["", ""]
+        assert (split[np.unique(own.item)] == "train").all()
+        assert set(truth[own.item]) == target == set(own.label)
+        assert set(truth[found.split == "train"]) == set(range(4)) - target
+        assert (found.split[5:] != real_tasks.VOTED).all()
+
+
 def test_votes_are_those_of_the_data_by_hand() -> None:
     """Two tasks of classes (4, 1) and (1, 4); of three annotators the second is in both."""
     items = Items(

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from annorun.method.crowd_tasks import EPS, CrowdTasks
+from annorun.method.crowd_tasks import EPS, CrowdTasks, OwnAndCommon, by_vote
 from annorun.method.episodic import Answers, Tasks
 from annorun.method.prototypical import Prototypical
 from annorun.method.stacked import for_each, stacked
-from annorun.objective import crowd_layer
+from annorun.objective import conal, crowd_layer
 from annorun.votes import TaskSpec
 
 K = 3
@@ -252,3 +252,30 @@ def test_nothing_is_learned_by_answering_and_practice_is_the_prototypical_networ
     assert all(p.grad is None for p in made.parameters())
     plain = prototypical(made)
     close(made.loss(given), plain.loss(given))
+
+
+def test_the_embedding_has_a_rate_of_its_own_which_from_scratch_is_that_of_the_rest():
+    given = tasks()
+    still = answer(method("crowd_layer", "prototypical", lr=0.05, net_lr=0.0), given)
+    hardly = answer(method("crowd_layer", "prototypical", lr=0.05, net_lr=1e-9), given)
+    close(hardly.log_probs, still.log_probs)
+    rate = answer(method("crowd_layer", "scratch", lr=0.02, net_lr=0.02), given)
+    usual = answer(method("crowd_layer", "scratch", lr=0.02, net_lr=None), given)
+    assert torch.equal(usual.log_probs, rate.log_probs)
+    other = answer(method("crowd_layer", "scratch", lr=0.02, net_lr=0.01), given)
+    assert (other.log_probs - rate.log_probs).abs().max() > 1e-3
+
+
+def test_conal_s_loss_drives_matrices_apart_as_much_as_asked():
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(4, K, generator=generator).softmax(-1)
+    embedded = torch.randn(4, 6, generator=generator)
+    cast = by_vote(torch.randint(-1, K, (4, 5), generator=generator))
+    layer = OwnAndCommon(0.7, seed=3)
+    own = layer.initial(5, K, 6)
+    own["own"] = own["own"] + torch.rand(own["own"].shape, generator=generator)
+    share = layer.share(own, embedded, cast)
+    parts = (probs[cast.item], cast.annotator, cast.label, share, own["own"], own["common"])
+    wanted = conal.conal_loss(*parts, apart=0.7)
+    torch.testing.assert_close(layer.loss(own, probs, embedded, cast), wanted)
+    assert (wanted - conal.conal_loss(*parts, apart=0.0)).abs() > 0.1

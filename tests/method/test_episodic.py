@@ -128,7 +128,8 @@ def test_validation_means_are_over_all_queries_of_this_validation_alone(
     second = torch.tensor([[[0.4, 0.35, 0.25]] * 2, [[0.1, 0.8, 0.1]] * 2, [[0.7, 0.2, 0.1]] * 2])
     for epoch, parts in enumerate(([first, second], [second])):
         for part in parts:
-            monkeypatch.setattr(module, "answer", lambda _, p=part: Answers(p.log()))
+            # what it would answer of target tasks is another thing
+            monkeypatch.setattr(module, "practise", lambda _, p=part: p.log())
             module.validation_step(
                 tasks(*part.shape[:2], seed=0)._replace(
                     query_truth=torch.zeros(part.shape[:2], dtype=torch.int64)

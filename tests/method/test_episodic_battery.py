@@ -118,6 +118,24 @@ def test_each_pseudo_count_reaches_dawid_skene_and_no_majority_vote(name: str) -
     torch.testing.assert_close(majority.believed(votes), votes_em.majority(votes, 3))
 
 
+@pytest.mark.parametrize("labels", ["majority", "dawid_skene"])
+@pytest.mark.parametrize("name", LABELLED)
+def test_target_tasks_are_learned_from_hard_labels_and_report_the_soft_ones(
+    name: str, labels: str
+) -> None:
+    node = {**NODES[name], "labels": labels, **OTHER_PRIOR}
+    module = build(node).eval()
+    assert isinstance(module, Labelled)
+    votes = torch.randint(-1, 3, (2, 6, 3), generator=torch.Generator().manual_seed(1))
+    tasks = easy()._replace(votes=votes)
+    with torch.no_grad():
+        found = module.answer(tasks)
+        hard_labels = votes_em.hard(module.believed(votes).probs).float()
+        torch.testing.assert_close(found.log_probs, module.from_labels(tasks, hard_labels))
+    torch.testing.assert_close((found.labels, found.accuracy), tuple(module.believed(votes)))
+    assert found.votes is None
+
+
 def test_easy_tasks_are_answered_and_probabilities_sum_to_one(node: dict[str, Any]) -> None:
     tasks = easy()
     method = build(node)

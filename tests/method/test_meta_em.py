@@ -125,3 +125,33 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
         method(model="gated", acquire="entropy")
     with pytest.raises(ConfigError, match=r"budget=2: nothing is asked for"):
         method(budget=2)
+
+
+def test_a_scalar_covariance_is_learned_and_the_identity_is_not() -> None:
+    given = tasks()._replace(query_truth=torch.zeros(2, 7, dtype=torch.int64))
+    made = method(covariance="scalar").train()
+    made.loss(given).backward()
+    assert made.log_variance.grad is not None
+    assert made.log_variance.grad.abs() > 1e-4
+    assert not method(covariance="identity").log_variance.requires_grad
+
+
+def test_the_picture_has_the_prototypes_of_the_votes_that_were_asked_for() -> None:
+    given = tasks()
+    made = method(acquire="random", first=1, budget=2, scale=True)
+    with torch.no_grad():
+        support, query, found = made.places(given)
+        votes = made.answer(given).votes
+        assert votes is not None
+        u, q = (part / 8 for part in places(made, given))
+    fitted = prototypes.em(u, votes, 3, steps=3, priors=PRIORS)
+    torch.testing.assert_close(found, fitted.prototypes[0])
+    torch.testing.assert_close((support, query), (u[0], q[0]))
+    every = prototypes.em(u, given.votes, 3, steps=3, priors=PRIORS)
+    assert (found - every.prototypes[0]).abs().max() > 1e-3
+
+
+def test_what_is_asked_for_changes_no_network_and_all_else_does() -> None:
+    node = {"model": "em", "steps": 3, "classes": 10.0, "acquire": None, "first": 1, "budget": 0}
+    learner = MetaEM.learner(node)
+    assert learner == {"model": "em", "steps": 3, "classes": 10.0}

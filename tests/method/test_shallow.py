@@ -119,3 +119,22 @@ def test_dawid_skene_labels_reach_the_classifier(classifier: str) -> None:
 def test_there_is_nothing_to_train() -> None:
     assert Shallow.learner({"_target_": "x", "labels": "majority"}) is None
     assert not list(method("random_forest").parameters())
+
+
+def test_a_forest_has_its_trees_and_draws_them_by_its_seed() -> None:
+    """Of four trees each gives a query of clear classes a quarter of its probability."""
+    tasks = tasks_of(n_tasks=1)
+    found = method("random_forest", trees=4).answer(tasks).log_probs.exp()
+    # but for the least that a class has
+    share = 4 * found / found.sum(-1, keepdim=True)
+    assert (share - share.round()).abs().max() < 0.15
+    assert ((share > 0.5) & (share < 3.5)).any()
+    other = Shallow(
+        *(TaskSpec("features", 3, 0, (4,)), {"family": "features"}, {}, 1, "majority"),
+        **PRIORS,
+        classifier="random_forest",
+        trees=4,
+    )
+    assert not torch.equal(other.answer(tasks).log_probs.exp(), found)
+    again = method("random_forest", trees=4).answer(tasks).log_probs.exp()
+    assert torch.equal(again, found)
