@@ -95,8 +95,8 @@ def test_a_mean_by_annotators_is_over_mixtures_and_one_by_mixture_over_annotator
 def test_probabilistic_scores_are_of_all_queries_and_of_the_support_of_all_cells(
     tmp_path: Path,
 ) -> None:
-    # of the support the first cell is right in 5 of 6, the second in 1 of 6, at one confidence
-    right = np.array([[0, 1], [0, 1], [0, 0]]), np.array([[1, 0], [1, 0], [1, 1]])
+    # of the support the first cell is right in 5 of 6, the second in 2 of 6, at one confidence
+    right = np.array([[0, 1], [0, 1], [0, 0]]), np.array([[1, 0], [1, 1], [1, 1]])
     labels = [0.9 * np.eye(2)[r] + 0.05 for r in right]
     cells = [replace(c, labels=own) for c, own in zip(two(), labels, strict=True)]
     metrics = episode_results.write(tmp_path, ITEMS, cells)
@@ -104,8 +104,8 @@ def test_probabilistic_scores_are_of_all_queries_and_of_the_support_of_all_cells
     of_truth = np.where(truth == 1, p, 1 - p)
     assert metrics["test/nll"] == pytest.approx(-np.log(of_truth).mean())
     assert metrics["test/brier"] == pytest.approx((2 * (1 - of_truth) ** 2).mean())
-    assert metrics["support/acc"] == pytest.approx(6 / 12)
-    assert metrics["support/ece"] == pytest.approx(0.95 - 0.5)
+    assert metrics["support/acc"] == pytest.approx(7 / 12)
+    assert metrics["support/ece"] == pytest.approx(0.95 - 7 / 12)
     none = [replace(c, labels=None) for c in two()]
     assert not any(k.startswith("support") for k in episode_results.answered(none))
 
