@@ -19,12 +19,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ def tiny_weights(n_classes: int, prompt: str) -> Path:
     """Return the file of the tiny T5's weights for K options, training them where none is there."""
     if (n_classes, prompt) == SHIPPED:
         return FILE
-    parts = [n_classes, prompt, net.TINY_T5, torch.__version__, transformers.__version__]
+    parts = [n_classes, prompt, net.TINY_T5, torch.__version__, version("transformers")]
     parts.append(torch.backends.cpu.get_cpu_capability())
     parts += [Path(f).read_text("utf-8") for f in SOURCES]
     mark = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
