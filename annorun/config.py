@@ -182,8 +182,8 @@ def compose_cell(
     parsed = parse(overrides, known)
     try:
         cfg = _load(name, parsed)
-        words = (_form_fault(known, o) or _element_fault(cfg, o) for o in parsed)
-        return cfg, [w for w in words if w]
+        each = (_form_fault(known, o) or _element_fault(cfg, o) for o in parsed)
+        return cfg, [line for line in each if line]
     except REFUSED as error:
         first = one_line(error)
     good, found = [], []
@@ -265,8 +265,9 @@ def _element_fault(cfg: DictConfig, override: Override) -> str | None:
     """Refuse to set an element of a list by itself: Hydra's sweeps cannot."""
     key = str(override.key_or_group)
     for i, letter in enumerate(key):
-        if letter == "." and OmegaConf.is_list(node := OmegaConf.select(cfg, key[:i])):
-            values = ",".join(str(v) for v in OmegaConf.to_container(node))
+        node = OmegaConf.select(cfg, key[:i]) if letter == "." else None
+        if isinstance(node, ListConfig):
+            values = ",".join(str(v) for v in node)
             return (
                 f"{override.input_line}: an element of a list cannot be set by itself; allowed is "
                 f"the whole list, such as '{key[:i]}=[{values}]'"

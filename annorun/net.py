@@ -64,7 +64,7 @@ RESCALED = ("logits_scaling", "logit_scale", "final_logit_softcapping")
 @contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
     """Seed torch's global generators by the child `name` of `seed`; restore them afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):
         torch.manual_seed(child(seed, name))
         yield
