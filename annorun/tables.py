@@ -4,8 +4,9 @@ Reads rows (row.json), never a tracker. A cell is one setting of the table's key
 by seed. Accuracies and other scores are shown as they are stored, in [0, 1].
 """
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from annorun import results
 from annorun.scores.significance import corrected_resampled_t, holm, paired_bootstrap, sign_flip
 
 Key = tuple[str, ...]
-HEADER = ("ours", "std", "seeds", "missing", "failed", "paper", "difference")
+HEADER = ("ours", "std", "over", "seeds", "missing", "failed", "paper", "difference")
 COMPARED = ("metric", "difference", "mean", "pairs", "p", "p (Holm)", "95 %")
 # what of a written response counts for a metric
 BY_ITEM: dict[str, Callable[[dict[str, str]], bool]] = {
@@ -25,6 +26,8 @@ BY_ITEM: dict[str, Callable[[dict[str, str]], bool]] = {
     "test/label_acc": lambda line: line["agrees"] == "1",
 }
 UNKNOWN = "not published in our sources"
+# what each value of a setting stands for, where a cell's runs differ in it
+UNITS = {"data_seed": "data seeds", "seed": "training seeds", "dataset.fold": "folds"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Cell:
         missing, failed: runs without a row.
         paper: the published value; UNKNOWN where the paper has the cell and we could not read it;
             None where the paper has no such cell.
+        over: what the finished runs differ in, from `spread`.
     """
 
     key: Key
@@ -44,6 +48,7 @@ class Cell:
     missing: int = 0
     failed: int = 0
     paper: float | str | None = None
+    over: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -80,8 +85,7 @@ def _value(node: Any, path: str) -> Any:
 
 def word(value: Any) -> str:
     """Return a config's value as a table shows it: 0, 0.0 and 0.00 are one number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if number else "" if value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def published(path: Path, names: Sequence[str], metric: str = "value") -> dict[Key, float | str]:
@@ -101,8 +105,30 @@ def published(path: Path, names: Sequence[str], metric: str = "value") -> dict[K
     }
 
 
+def spread(settings: Sequence[Mapping[str, str]]) -> str:
+    """Return what a cell's runs differ in, as `3 data seeds x 2 training seeds`; empty for one run.
+
+    Args:
+        settings: of each run, the values of the settings that may differ within a cell.
+    """
+    if len(settings) < 2:
+        return ""
+    names = list(settings[0])
+    counts = {n: len({s[n] for s in settings}) for n in names}
+    factors = [n for n in names if counts[n] > 1]
+    words = [f"{counts[n]} {UNITS.get(n, n)}" for n in factors]
+    runs = {tuple(s[n] for n in factors) for s in settings}
+    if len(runs) == math.prod(counts[n] for n in factors):
+        return " x ".join(words)
+    # not every value with every other, such as seeds that go by pairs
+    return f"{len(runs)} runs of {' and '.join(words)}"
+
+
 def collect(
-    runs: Sequence[tuple[Key, Path]], metric: str, expected: dict[Key, float | str]
+    runs: Sequence[tuple[Key, Path]],
+    metric: str,
+    expected: dict[Key, float | str],
+    settings: Mapping[Path, Mapping[str, str]] | None = None,
 ) -> list[Cell]:
     """Return the table's cells, ours in the order of the runs, then those only the paper has.
 
@@ -110,19 +136,28 @@ def collect(
         runs: the key and the folder of every run that the sweep asks for.
         metric: a name in row.json's metrics.
         expected: from `published`.
+        settings: of each folder, what runs of one cell may differ in.
     """
     found: dict[Key, dict[str, Any]] = {}
     # two sweep files of one table may ask for the same run
     for key, folder in dict.fromkeys(runs):
-        cell = found.setdefault(key, {"values": [], "missing": 0, "failed": 0})
+        cell = found.setdefault(key, {"values": [], "settings": [], "missing": 0, "failed": 0})
         state = results.state(folder)
         value = results.read_row(folder)["metrics"].get(metric) if state == "done" else None
         if value is not None:
             cell["values"].append(value)
+            cell["settings"].append((settings or {}).get(folder, {}))
         else:
             cell["failed" if state == "failed" else "missing"] += 1
     ours = [
-        Cell(key, tuple(c["values"]), c["missing"], c["failed"], expected.get(key))
+        Cell(
+            key,
+            tuple(c["values"]),
+            c["missing"],
+            c["failed"],
+            expected.get(key),
+            spread(c["settings"]),
+        )
         for key, c in found.items()
     ]
     return ours + [Cell(key, paper=value) for key, value in expected.items() if key not in found]
@@ -271,6 +306,7 @@ def lines(cells: Sequence[Cell]) -> list[list[str]]:
             *cell.key,
             _number(cell.mean),
             _number(cell.std),
+            cell.over,
             str(len(cell.values)),
             str(cell.missing),
             str(cell.failed),

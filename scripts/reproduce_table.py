@@ -19,6 +19,8 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing import get_context
@@ -30,15 +32,54 @@ from omegaconf import DictConfig, OmegaConf
 from annorun import cli, config, results, tables
 from annorun.errors import ConfigError
 
+# the groups that every measured row names
+CHOICES = ("method", "dataset", "noise", "annotator_dist", "model_size")
+# the columns of a measured row after its metrics
+COSTS = ("steps", "seconds", "device")
+
 
 def sweep(name: str, smoke: bool, overrides: list[str]) -> list[DictConfig]:
     """Return the config of every run of a sweep file and of those that it lists in `also`."""
+    parts = cells(name, smoke, overrides)
+    return [cfg for part, own in parts for cfg in config.compose_all(part, own)]
+
+
+def cells(name: str, smoke: bool, overrides: list[str]) -> list[tuple[str, list[list[str]]]]:
+    """Return the overrides of every run, by sweep file: NAME itself and those in `also`."""
     found = []
     for part in [name, *(_file(name).get("also") or [])]:
         own = list(_file(part).smoke) if smoke else []
         asked = {o.split("=")[0]: o for o in [*own, *overrides]}
-        found += config.compose_all(part, cli.cells(part, list(asked.values())))
+        found.append((part, cli.cells(part, list(asked.values()))))
     return found
+
+
+def swept(overrides: Iterable[list[str]]) -> list[str]:
+    """Return the keys and groups that the overrides of any run set, in their order."""
+    lines = (line for own in overrides for line in own)
+    return list(dict.fromkeys(line.split("=")[0].lstrip("+~") for line in lines))
+
+
+def setting_columns(configs: Sequence[dict[str, Any]], swept_keys: Sequence[str]) -> list[str]:
+    """Return the settings that tell measured rows apart.
+
+    These are the groups, the table's keys, the fold of a table with folds, both seeds, and every
+    swept key that these do not determine.
+
+    Args:
+        configs: plain, of every row.
+        swept_keys: from `swept`.
+    """
+    keys, folds = configs[0]["keys"], configs[0].get("folds")
+    names = list(dict.fromkeys([*CHOICES, *keys, *([folds] if folds else [])]))
+    seeds = ["seed", "data_seed"]
+    for name in swept_keys:
+        values: dict[tables.Key, tables.Key] = {}
+        # of the rows that are equal so far, one value stands for all, or the key is needed
+        pairs = ((tables.key_of(c, [*names, *seeds]), tables.key_of(c, [name])) for c in configs)
+        if any(values.setdefault(row, value) != value for row, value in pairs):
+            names.append(name)
+    return [*(n for n in names if n not in seeds), *seeds]
 
 
 def _file(name: str) -> DictConfig:
@@ -103,7 +144,8 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     keys, metrics = list(configs[0]["keys"]), metrics_of(configs[0])
     runs = [(tables.key_of(config.plain(cfg), keys), place_of(cfg)) for cfg in configs]
     path = config.experiments_dir() / "expected" / f"{name}.csv"
-    cells = {m: tables.collect(runs, m, tables.published(path, keys, m)) for m in metrics}
+    free = within_cells(configs, keys)
+    cells = {m: tables.collect(runs, m, tables.published(path, keys, m), free) for m in metrics}
     # several tables may share the folder of their runs
     shared = configs[0].name == _file(name).name
     place = Path(configs[0].out_root).expanduser() / (name if shared else configs[0].name)
@@ -131,6 +173,16 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
                 names, shown = tables.by_bag(keys, cells) if over_bags else (keys, cells)
                 figures.draw(figures.Spec(**spec), names, shown, written[-1])
     return f"{text}\n{', '.join(map(str, written))}"
+
+
+def within_cells(configs: list[DictConfig], keys: Sequence[str]) -> dict[Path, dict[str, str]]:
+    """Return, for the folder of each run, the settings that runs of one cell may differ in."""
+    names = dict.fromkeys(["data_seed", "seed", *swept(cfg.overrides for cfg in configs)])
+    free = [name for name in names if name not in keys]
+    return {
+        place_of(cfg): dict(zip(free, tables.key_of(config.plain(cfg), free), strict=True))
+        for cfg in configs
+    }
 
 
 def bars(spec: dict[str, Any], configs: list[DictConfig]) -> Any:
@@ -175,10 +227,16 @@ def measured(name: str, configs: list[DictConfig]) -> str:
 
     It has all metrics, or those of the table where that lists several.
     """
-    choices = ("method", "dataset", "noise", "annotator_dist", "model_size")
-    keys = [k for k in configs[0]["keys"] if k not in choices]
     done = {f: cfg for cfg in configs if results.state(f := place_of(cfg)) == "done"}
     rows = [(results.read_row(f), config.plain(cfg)) for f, cfg in done.items()]
+    plains = [config.plain(configs[0])] if not rows else [plain for _, plain in rows]
+    columns = setting_columns(plains, swept(cfg.overrides for cfg in done.values()))
+    settings = [tables.key_of(plain, columns) for _, plain in rows]
+    if equal := [key for key, n in Counter(settings).items() if n > 1]:
+        words = ", ".join(f"{c}={v}" for c, v in zip(columns, equal[0], strict=True))
+        raise ConfigError(
+            f"{name}: several rows of {words}; allowed is a key that tells them apart"
+        )
     metrics = metrics_of(configs[0])
     if isinstance(configs[0].metric, str):
         metrics = list(dict.fromkeys(m for row, _ in rows for m in row["metrics"]))
@@ -186,19 +244,14 @@ def measured(name: str, configs: list[DictConfig]) -> str:
     path.parent.mkdir(exist_ok=True)
     results.write_csv(
         path,
-        [*choices, *keys, "seed", "data_seed", *metrics, "steps", "seconds", "device"],
+        [*columns, *metrics, *COSTS],
         [
             [
-                *(row["choices"][c] for c in choices),
-                *tables.key_of(plain, keys),
-                row["seed"],
-                row["data_seed"],
+                *key,
                 *(f"{row['metrics'][m]:.4f}" if m in row["metrics"] else None for m in metrics),
-                row["steps"],
-                row["seconds"],
-                row["device"],
+                *(row[name] for name in COSTS),
             ]
-            for row, plain in rows
+            for key, (row, _) in zip(settings, rows, strict=True)
         ],
     )
     found = [row for row, _ in rows]

@@ -61,9 +61,20 @@ def test_a_partial_sweep_gives_a_partial_table(tmp_path: Path) -> None:
     assert (cells[1].values, cells[1].missing, cells[1].failed) == ((), 2, 0)
     assert cells[0].difference == pytest.approx(-0.05)
     text = lines(cells)
-    assert text[0] == ["realm", "spread", "0.7000", "0.1414", "2", "1", "1", "0.7500", "-0.0500"]
-    assert text[1] == ["noisy", "spread", "", "", "0", "2", "0", "", ""]
-    assert text[2] == ["oracle", "spread", "", "", "0", "0", "0", "0.9000", ""]
+    assert text[0] == [
+        "realm",
+        "spread",
+        "0.7000",
+        "0.1414",
+        "",
+        "2",
+        "1",
+        "1",
+        "0.7500",
+        "-0.0500",
+    ]
+    assert text[1] == ["noisy", "spread", "", "", "", "0", "2", "0", "", ""]
+    assert text[2] == ["oracle", "spread", "", "", "", "0", "0", "0", "0.9000", ""]
     assert text[3][-2:] == [UNKNOWN, ""]
 
 
@@ -76,7 +87,7 @@ def test_a_run_that_two_sweep_files_ask_for_counts_once(tmp_path: Path) -> None:
 def test_a_zero_is_a_value(tmp_path: Path) -> None:
     folder = done(tmp_path / "a", **{"test/acc": 0.0})
     (cell,) = collect([(("realm", "x"), folder)], "test/acc", {("realm", "x"): 0.0})
-    assert lines([cell])[0][2:] == ["0.0000", "", "1", "0", "0", "0.0000", "+0.0000"]
+    assert lines([cell])[0][2:] == ["0.0000", "", "", "1", "0", "0", "0.0000", "+0.0000"]
 
 
 def test_published_values(tmp_path: Path) -> None:
@@ -112,6 +123,10 @@ def test_numbers_are_one_whatever_their_digits() -> None:
     assert [word(v) for v in (1, 1.0, 0.10, "0.10", True, None)] == (
         ["1", "1", "0.1", "0.10", "True", ""]
     )
+
+
+def test_large_integers_keep_every_digit() -> None:
+    assert word(20261121) == "20261121"
 
 
 GRID = "method,x,a,b\nm,0,0.1,0.5\nm,1,0.4,\nn,0,0.7,1\n"
