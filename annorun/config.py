@@ -182,7 +182,7 @@ def compose_cell(
     parsed = parse(overrides, known)
     try:
         cfg = _load(name, parsed)
-        each = (_form_fault(known, o) or _element_fault(cfg, o) for o in parsed)
+        each = (_form_fault(known, o) or _element_fault(o, parsed) for o in parsed)
         return cfg, [line for line in each if line]
     except REFUSED as error:
         first = one_line(error)
@@ -199,7 +199,7 @@ def compose_cell(
     for override in parsed:
         if override.key_or_group in GROUPS or _form_fault(known, override):
             continue
-        if words := _element_fault(base, override) or _key_fault(base, override):
+        if words := _element_fault(override, parsed) or _key_fault(base, override):
             found.append(words)
         else:
             good.append(override)
@@ -261,16 +261,15 @@ def _form_fault(known: Any, override: Override) -> str | None:
     return None
 
 
-def _element_fault(cfg: DictConfig, override: Override) -> str | None:
-    """Refuse to set an element of a list by itself: Hydra's sweeps cannot."""
+def _element_fault(override: Override, parsed: list[Override]) -> str | None:
+    """Refuse to set an element of a list that another override sets as a whole, before or after."""
     key = str(override.key_or_group)
-    for i, letter in enumerate(key):
-        node = OmegaConf.select(cfg, key[:i]) if letter == "." else None
-        if isinstance(node, ListConfig):
-            values = ",".join(str(v) for v in node)
+    for other in parsed:
+        whole = str(other.key_or_group)
+        if key.startswith(f"{whole}.") and isinstance(other.value(), list):
             return (
-                f"{override.input_line}: an element of a list cannot be set by itself; allowed is "
-                f"the whole list, such as '{key[:i]}=[{values}]'"
+                f"{override.input_line}: {other.input_line} sets the whole list; allowed is one "
+                f"of the two, such as '{whole}=[...]'"
             )
     return None
 
