@@ -10,6 +10,8 @@ from scipy.integrate import dblquad, quad
 from scipy.special import betaln, gammaln
 
 from annorun.aggregation import spam
+from annorun.aggregation.mace import mace
+from annorun.aggregation.nutmeg import nutmeg
 from annorun.aggregation.restarts import (
     Fit,
     Prior,
@@ -20,6 +22,7 @@ from annorun.aggregation.restarts import (
     vary,
 )
 from annorun.aggregation.spam import Counts
+from annorun.votes import Votes
 
 # annotator 0: 2 known votes, 1 of spam; annotator 1 is silent
 COUNTS = Counts(
@@ -233,3 +236,50 @@ def test_reliability_by_hand():
     competence, accuracy = reliability(fit, 0, Prior(1.0, 2.0, 3.0), frequency)
     assert competence[0] == pytest.approx(2 / 3) and accuracy[0] == pytest.approx(2 / 3 + 5 / 28)
     assert np.isnan(competence[1]) and np.isnan(accuracy[1])
+
+
+class Only:
+    """A generator whose one child is a given one."""
+
+    def __init__(self, child):
+        self.child = child
+
+    def spawn(self, n):
+        assert n == 1
+        return [self.child]
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        (mace, {"inference": "vb"}),
+        (mace, {"inference": "em"}),
+        (nutmeg, {"imputation": "naive_bayes"}),
+        (nutmeg, {"imputation": "joint"}),
+        (nutmeg, {"imputation": "released", "estep": "released"}),
+    ],
+)
+def test_all_that_is_returned_is_of_the_best_restart(method, keys):
+    """As that restart alone; after two iterations no two are alike, and the first is not best."""
+    rng = np.random.default_rng(0)
+    item, annotator = np.nonzero(rng.random((30, 6)) < 0.7)
+    label = rng.integers(3, size=len(item))
+    votes = Votes(item, annotator, label, 30, 6, 3, group=np.arange(6) % 2)
+    for seed in range(20):
+        got = method(votes, rng=np.random.default_rng(seed), n_restarts=4, n_iter=2, **keys)
+        best = int(np.argmax(got.restarts))
+        if best:
+            break
+    assert best > 0 and len(set(got.restarts)) == 4
+    child = np.random.default_rng(seed).spawn(4)[best]
+    alone = method(votes, rng=Only(child), n_restarts=1, n_iter=2, **keys)
+    assert got.trace == pytest.approx(alone.trace, rel=1e-12)
+    for name in ("probs", "accuracy", "competence", "group_probs", "disagreement"):
+        one, other = getattr(got, name), getattr(alone, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, atol=1e-10, err_msg=name)
+    # what another restart says is something else
+    child = np.random.default_rng(seed).spawn(1)[0]
+    first = method(votes, rng=Only(child), n_restarts=1, n_iter=2, **keys)
+    assert np.abs(first.probs - got.probs).max() > 1e-4
