@@ -116,6 +116,7 @@ def test_annotators_too_near_to_be_read_apart_share_a_name(
 ) -> None:
     path = folder(tmp_path / "run", CURVES, learned=True, true=True)
     places = {"a": (0.9, 0.9), "b": (0.1, 0.2), "c": (0.85, 0.86), "d": (0.1, 0.3)}
+    places["e"] = (0.5, 0.88)
     people = [[name, 5, "", "", y, x] for name, (x, y) in places.items()]
     results.write_csv(path / "annotators.csv", PEOPLE, people)
     figure(path)
@@ -124,6 +125,7 @@ def test_annotators_too_near_to_be_read_apart_share_a_name(
         "a, c": (0.9, 0.9),
         "b": (0.1, 0.2),
         "d": (0.1, 0.3),
+        "e": (0.5, 0.88),
     }
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("true expertise", "learned expertise")
 
@@ -150,3 +152,14 @@ def test_a_task_is_drawn_kind_by_kind_class_by_class(tmp_path: Path, drawn: list
         np.testing.assert_allclose(drawn_colours, to_rgba_array(colours)[:, :3])
     rings = to_rgba_array(["C1", "black"])
     np.testing.assert_allclose(shown["support"].get_edgecolors(), rings)
+
+
+def test_each_curve_of_expertise_has_its_annotators_name(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    path = folder(tmp_path / "run", [*CURVES, "annotators/2", "annotators/0"], True, True)
+    rows = [[n, 0, 0, 0, 0, 0.2 * n, 0.1 * n] for n in (1, 2)]
+    results.write_csv(path / "metrics.csv", [*CURVES, "annotators/2", "annotators/0"], rows)
+    figure(path)
+    shown = {line.get_label(): line.get_ydata().tolist() for line in drawn[0].axes[2].lines}
+    assert shown == {"cy": pytest.approx([0.2, 0.4]), "ann": pytest.approx([0.1, 0.2])}
