@@ -1,5 +1,6 @@
 """What heads read: planted heads are found to read what they read, and those alike to be alike."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from annorun.dataset.encode import starts
 from annorun.dataset.two_clauses import two_clauses
 from annorun.votes import Items
 
+Feeling = Callable[[np.ndarray], np.ndarray] | None
 PLAN: dict[str, Any] = {"n_annotators": 10, "per_item": 5, "folds": 2, "fold": 0}
 
 
@@ -46,12 +48,16 @@ class Reader(net_text.TextEncoder):
         return torch.stack(heads, dim=1)
 
 
-def judge(reads: list[int], folder: Path, cut: int = 999) -> tuple[dict[str, float], list[str]]:
+def judge(
+    reads: list[int], folder: Path, cut: int = 999, felt: Feeling = None
+) -> tuple[dict[str, float], list[str]]:
     items, tokenizer = sentences(), net.tokenizer("tiny")
     tokens = dict(data.encode(items, tokenizer, "", cut))
     tokens["item"] = torch.arange(len(items))
     begins = starts(items.inputs["text"], tokenizer, tokens["input_ids"].shape[1])
     network = Reader(begins, items, reads)
+    if felt is not None:
+        network.felt = felt(network.felt.copy())
     method: Any = SimpleNamespace(
         modules=lambda: [network],
         each=lambda inputs: network(**inputs),
@@ -70,6 +76,45 @@ def test_heads_that_read_one_clause_each_are_found_to(tmp_path: Path) -> None:
         assert found[f"clauses/{name}_spread"] == 1
         assert found[f"clauses/{name}_p"] == 0.001
         assert found[f"clauses/{name}_first"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("at_once", [3, 64])
+def test_an_answer_that_is_of_neither_clause_tells_nothing(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight test items some are answered with another feeling; in batches as in one."""
+    monkeypatch.setattr(clauses, "AT_ONCE", at_once)
+    items = sentences()
+    test = np.flatnonzero(items.split == "test")
+    true = np.asarray(items.inputs["felt"])
+    assert len(test) > 3 and len(test) % 3
+
+    def turned(felt: np.ndarray) -> np.ndarray:
+        # the reader of the first clause: a third feeling; of the second: the first clause's
+        third = [min({0, 1, 2, 3} - set(felt[i].tolist())) for i in test[:2]]
+        felt[test[:2], 0] = third
+        felt[test[-3:], 1] = felt[test[-3:], 0]
+        return felt
+
+    found, lines = judge([0, 1], tmp_path, felt=turned)
+    assert (true[test, 0] != true[test, 1]).all()
+    second = 3 / len(test)
+    assert lines[1:] == ["0,1.0,1.0", f"1,0.0,{second}"]
+    assert found["clauses/says_spread"] == pytest.approx(1 - second)
+    mean = (len(test) - 2 + 3) / (2 * len(test) - 2)
+    assert found["clauses/says_first"] == pytest.approx(mean)
+    assert found["clauses/saliency_first"] == 0.5
+
+
+def test_spread_is_of_means_over_what_there_is_by_hand() -> None:
+    """Heads' means .5, 1 and none; of a head without a value nothing is known."""
+    values = np.array([[0.0, 1.0, np.nan], [1.0, np.nan, np.nan]])
+    seen, p = clauses.spread(values, np.random.default_rng(0))
+    assert seen == 0.5 and 0 < p <= 1
+    # shuffled within each item: two items of which a head has all the first, 0 or 1 by halves
+    apart = np.array([[1.0, 0.0]] * 4)
+    seen, p = clauses.spread(apart, np.random.default_rng(0))
+    assert seen == 1 and p == pytest.approx(2 / 2**4, abs=0.03)
 
 
 def test_heads_that_read_alike_are_not_told_apart(tmp_path: Path) -> None:

@@ -165,3 +165,124 @@ def test_no_token_spans_two_parts_whatever_the_tokenizer_would_merge() -> None:
     end = tokenizer.decode([own.end])
     assert tokenizer.decode(whole[1]) == f" yes | they differ{end}"
     assert tokenizer.decode(why[1]) == f" they differ{end}"
+
+
+SAID = (
+    (0, 0, 0, "it is red indeed"),
+    (0, 0, 1, "why not"),
+    (0, 1, 1, "It is red, indeed!"),
+    (0, 2, 0, "it was red"),
+    (1, 1, 0, "a much longer text of the second item than all others"),
+    (1, 2, 0, "short"),
+)
+
+
+def several(**changes: object) -> Responses:
+    """Return the responses of three annotators, to inputs of unequal lengths."""
+    item, who, label = (np.array([one[k] for one in SAID]) for k in range(3))
+    whys = tuple(one[3] for one in SAID)
+    votes = Votes(item, who, label, 2, 3, 2, explanation=whys, multi_label=True)
+    items = Items(
+        kind="explain",
+        inputs={"text": ["a red fox", "the big fox of a long text"]},
+        split=np.array(["train", "train"]),
+        n_classes=2,
+        class_names=["no", "perhaps"],
+        annotator_names=["Ann1", "Ann2", "Ann3"],
+    )
+    given = {"prompt": "{text}", "who": "token", "max_length": 50, "pairs": "all"}
+    return Responses(items, votes, net.tokenizer("tiny"), **(given | {"weights": "none"} | changes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs"),
+    [
+        # Ann1 and Ann2 give one reason for two labels: no near duplicate
+        ("all", {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3), (4, 5)}),
+        ("same", {(0, 3), (1, 2), (4, 5)}),
+        ("different", {(0, 2), (1, 3), (2, 3)}),
+    ],
+)
+def test_pairs_of_each_kind_are_in_both_directions(kind: str, pairs: set[tuple[int, int]]) -> None:
+    own = several(pairs=kind)
+    found = [(b.target, *pair) for b in own.branches for pair in b.pairs.tolist()]
+    expected = pairs | {(b, a) for a, b in pairs}
+    assert sorted(pair for _, *pair in found) == sorted(map(list, expected))
+    # under the name of whose response is chosen
+    assert all(SAID[chosen][1] == target for target, chosen, _ in found)
+
+
+def dissimilarity(chosen: int, rejected: int) -> float:
+    """Return 1 - F1 of the words that are not the input's, by hand."""
+    left = ["it is indeed", "why not", "it is indeed", "it was"]
+    left += ["much longer second item than all others", "short"]
+    one, other = (left[k].split() for k in (chosen, rejected))
+    return 1 - 2 * len(set(one) & set(other)) / (len(one) + len(other))
+
+
+def test_weights_of_a_batch_are_those_of_its_pairs() -> None:
+    """Through numbers, in batches of several items, of one annotator, and in another order."""
+    competence = np.array([0.2, 0.5, 0.9])
+    for weights in ("none", "dissimilarity", competence):
+        own = several(weights=weights)
+        vote_of = {b.first + k: v for b in own.branches for k, v in enumerate(b.scored())}
+        assert sorted(vote_of) == list(range(own.n_scored))
+        for branches in (own.branches, own.branches[1:2], own.branches[:2:-1]):
+            batch = own.batch(branches, paired=True, explanation_only=False)
+            votes = np.array([vote_of[number] for number in batch["number"].tolist()])
+            pairs = votes[batch["pairs"]]
+            assert pairs.tolist() == [pair for b in branches for pair in b.pairs.tolist()]
+            targets = [branches[group].target for group in batch["group"]]
+            expected = [SAID[vote][1] for vote in votes]
+            assert (batch["chosen"] == (np.array(targets) == expected)).all()
+            if isinstance(weights, np.ndarray):
+                weight = [competence[SAID[chosen][1]] for chosen, _ in pairs]
+            elif weights == "none":
+                weight = [1.0] * len(pairs)
+            else:
+                weight = [dissimilarity(*pair) for pair in pairs.tolist()]
+                assert len(branches) < 5 or len(set(weight)) > 1
+            assert batch["weight"].tolist() == pytest.approx(weight)
+    assert dissimilarity(0, 3) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("who", ["token", "adapter"])
+def test_sequences_are_padded_and_are_their_annotators(who: str) -> None:
+    own = several(who=who)
+    batch = own.batch(own.branches, paired=False, explanation_only=False)
+    targets = [b.target for b in own.branches] if who == "adapter" else [0, 1]
+    assert batch["whose"].tolist() == targets
+    ends = []
+    for row, row_tokens in enumerate(batch["tokens"].tolist()):
+        branches = [own.branches[row]] if who == "adapter" else own.branches[3 * row : 3 * row + 3]
+        item = branches[0].item
+        expected = list(own.asked[item])
+        for branch in branches:
+            expected += own.named[branch.target]
+            expected += [token for vote in branch.own for token in own.response(vote)]
+        length = len(expected)
+        assert row_tokens == expected + [own.end] * (len(row_tokens) - length)
+        ends.append(length)
+        rest = batch["sees"][row, length:]
+        # padding sees itself alone, and nothing sees it
+        assert (rest == np.eye(batch["sees"].shape[1], dtype=bool)[length:]).all()
+        assert not batch["sees"][row, :length, length:].any()
+        assert (batch["place"][batch["row"] == row] < length).all()
+    assert len(set(ends)) > 1 and max(ends) == batch["tokens"].shape[1]
+
+
+def test_a_text_begins_as_its_model_wants_it_also_when_it_is_cut() -> None:
+    class Begun:
+        """Bytes after a token that begins a text."""
+
+        bos_token_id, eos_token_id = 7, 9
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            return {"input_ids": [7] * add_special_tokens + list(text.encode())}
+
+    items, votes = data()
+    how = {"who": "token", "pairs": "all", "weights": "none"}
+    for most, text in ((50, b"a red fox?"), (4, b"fox?")):
+        own = Responses(items, votes, Begun(), prompt="{text}?", max_length=most, **how)
+        assert own.prompt(0, 1) == [7, *text, *b"\nAnn2:"]
+        assert own.response(1) == [*b" yes | they differ", 9]

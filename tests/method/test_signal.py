@@ -1,7 +1,8 @@
 """Attribution of explanations: planted styles are found, and none where there is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from annorun.errors import ConfigError
 from annorun.method import judge
 from annorun.method.signal import signal
 from annorun.run import run
-from annorun.votes import Items, Votes
+from annorun.scores import attribution, hard
+from annorun.scores.wording import viewed
+from annorun.votes import Floats, Items, Votes
 
 Compose = Callable[..., DictConfig]
 
@@ -106,6 +109,79 @@ def test_a_sentence_encoder_is_another_judge(compose: Compose) -> None:
     more = ["method.aggregator.draws=20", "method.aggregator.exchanges=9"]
     row = run(compose(*words, *more))
     assert {"encoder/acc_raw_bag1", "judge/acc_raw_bag1"} <= set(row["metrics"])
+
+
+def states(texts: Sequence[str], *_: object) -> Floats:
+    """Return how often each letter is in each text, in place of a sentence encoder's states."""
+    return np.array([[text.count(chr(97 + k)) for k in range(26)] for text in texts], dtype=float)
+
+
+def thinned(votes: Votes, every: int) -> Votes:
+    """Return votes less every so manieth, from another place on for each annotator."""
+    kept = (votes.item + 3 * votes.annotator) % every > 0
+    columns = {name: getattr(votes, name)[kept] for name in ("item", "annotator", "label")}
+    return replace(votes, **columns, explanation=tuple(compress(votes.explanation or (), kept)))
+
+
+@pytest.mark.parametrize("encoder", [None, "an encoder"])
+def test_numbers_are_of_judges_of_training_items_on_all_others(
+    encoder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single explanations by the definition, of annotators who have explained unequally much."""
+    items, votes = generated(0.4, 80)
+    texts = items.inputs["text"]
+
+    def with_input(own: Votes) -> Votes:
+        said = zip(own.item, own.annotator, own.explanation or (), strict=True)
+        whys = tuple(f"{texts[i].split()[a]} {why}." for i, a, why in said)
+        return thinned(replace(own, explanation=whys), 5)
+
+    assert items.held_out is not None
+    votes, held = with_input(votes), with_input(items.held_out)
+    items = replace(items, held_out=held)
+    monkeypatch.setattr(judge, "embedded", states)
+    found = analysed(items, votes, encoder=encoder, draws=1, exchanges=1)
+    item, author, label = (
+        np.concatenate([getattr(own, name) for own in (votes, held)])
+        for name in ("item", "annotator", "label")
+    )
+    whys = [*(votes.explanation or ()), *(held.explanation or ())]
+    inputs = [texts[i] for i in item]
+    fit = items.split[item] == "train"
+    views = {"raw": whys, "clean": viewed(whys, inputs, "clean")}
+    views["reduced"] = viewed(whys, inputs, "reduced")
+
+    def right(log_probs: Floats) -> object:
+        return pytest.approx((log_probs.argmax(axis=1) == author[~fit]).mean())
+
+    for view, own in views.items():
+        some, others = list(compress(own, fit)), list(compress(own, ~fit))
+        told = judge.Judge(some, author[fit], 4).log_probs(others)
+        assert found[f"judge/acc_{view}_bag1"] == right(told)
+        f1 = hard.macro_f1(told.argmax(axis=1), author[~fit], 4)
+        assert found[f"judge/macro_f1_{view}"] == pytest.approx(f1)
+        if encoder:
+            told = judge.judged_vectors(states(some), author[fit], states(others), 4)
+            assert found[f"encoder/acc_{view}_bag1"] == right(told)
+    floor = attribution.label_judge(label[fit], author[fit], 2, 4)
+    assert found["judge/acc_label_bag1"] == right(floor[label[~fit]])
+    given = viewed(texts, texts, "clean")
+    if encoder:
+        clean, reduced, asked = (states(t) for t in (views["clean"], views["reduced"], given))
+    else:
+        _, clean, asked = judge.latent(list(compress(views["clean"], fit)), [views["clean"], given])
+        _, reduced = judge.latent(list(compress(views["reduced"], fit)), [views["reduced"]])
+    residual, left = attribution.cross_residual(clean, asked[item], item, fit)
+    assert found["centroid/left_residual"] == pytest.approx(left)
+    centred = attribution.item_centred(clean, item, author)
+    ways = {"none": clean, "centred": centred, "residual": residual, "reduced": reduced}
+    for name, x in ways.items():
+        means = attribution.centroids(x[fit], author[fit], 4)
+        away = attribution.margin(attribution.cosine(x[~fit], means), author[~fit])
+        accuracy = np.where(away == 0, 1 / 4, away > 0).mean()
+        assert found[f"centroid/acc_{name}_bag1"] == pytest.approx(accuracy)
+        assert found[f"centroid/margin_{name}_bag1"] == pytest.approx(away.mean())
+    assert len({found[f"centroid/stability_{name}"] for name in ways}) == 4
 
 
 @pytest.mark.slow
