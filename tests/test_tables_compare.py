@@ -67,6 +67,17 @@ def test_a_run_without_its_pair_has_no_part(tmp_path: Path) -> None:
     assert row == ["acc", "b - a", "+0.0000", "2 runs", "1.0000", "1.0000", ""]
 
 
+def test_runs_that_differ_in_no_key_are_one_at_their_mean(tmp_path: Path) -> None:
+    """Of a, .2 and .6 under seed 0 are .4; b less a is .1 and .3, whichever came last."""
+    runs = []
+    for place, (method, seed, value) in enumerate(
+        [("a", 0, 0.2), ("b", 0, 0.5), ("a", 0, 0.6), ("a", 1, 0.5), ("b", 1, 0.9), ("b", 1, 0.7)]
+    ):
+        runs.append(((method,), finish(tmp_path / str(place), seed, acc=value)))
+    (row,) = compare(runs, ["method"], "acc", {"method": "b"})
+    assert row[1:4] == ["b - a", "+0.2000", "2 runs"]
+
+
 def test_folds_of_several_settings_are_corrected_together(tmp_path: Path) -> None:
     runs, difference = [], {"short": (0.1, 0.3, 0.2), "long": (0.3, -0.1, 0.2)}
     for regime, fold, method in itertools.product(difference, range(3), "ab"):
