@@ -1,5 +1,7 @@
-"""Measured rows: what tells them apart and what a table's deviation is over."""
+"""Measured rows: what tells them apart, what a table's deviation is over, and the slow guard."""
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -186,3 +188,13 @@ def test_a_deviation_over_folds_and_over_other_keys_is_named_so(
 )
 def test_a_spread_counts_what_runs_differ_in(settings: list[dict[str, str]], over: str) -> None:
     assert tables.spread(settings) == over
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_measured_rows_are_reproduced() -> None:
+    command = [sys.executable, str(SCRIPTS / "check_measured.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {line.split(":")[0] for line in done.stdout.splitlines()[:-1]}
+    assert files == {path.stem for path in FILES}
