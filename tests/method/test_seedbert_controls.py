@@ -113,6 +113,7 @@ def test_label_and_disagreement_by_hand(batch: dict[str, Any]) -> None:
     assert logits.shape == (6, 4)
     # the label's outputs are those of the plain classifier
     torch.testing.assert_close(module.answers(logits), bert()(batch["inputs"]))
+    assert torch.equal(module.each(batch["inputs"]), module.answers(logits)[:, None])
     q = batch["shares"].double()
     told = -(q * q.log()).sum(dim=1) / np.log(3)
     error = (logits[:, 3].double().sigmoid() - told).square().mean()
