@@ -230,10 +230,9 @@ def execute(
         if fitted.expertise is not None:
             learned, scale = fitted.expertise, fitted.scale
         test = items.split == "test"
-        own = fitted.labels
-        results.write_predictions(folder, items, fitted.probs, own)
+        results.write_predictions(folder, items, fitted.probs, fitted.labels)
         if items.truth is not None and len(fitted.probs):
-            given = {"labels": own, "decided": own is not None}
+            given = {"labels": fitted.labels, "decided": fitted.labels is not None}
             metrics |= summary.of_answers("test", fitted.probs, items.truth[test], **given)
     planted = crowd.accuracy
     if planted is not None and scale == "mixture":
