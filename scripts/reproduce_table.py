@@ -144,8 +144,8 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     keys, metrics = list(configs[0]["keys"]), metrics_of(configs[0])
     runs = [(tables.key_of(config.plain(cfg), keys), place_of(cfg)) for cfg in configs]
     path = config.experiments_dir() / "expected" / f"{name}.csv"
-    free = within_cells(configs, keys)
-    cells = {m: tables.collect(runs, m, tables.published(path, keys, m), free) for m in metrics}
+    settings = settings_of(configs)
+    cells = {m: tables.collect(runs, m, tables.published(path, keys, m), settings) for m in metrics}
     # several tables may share the folder of their runs
     shared = configs[0].name == _file(name).name
     place = Path(configs[0].out_root).expanduser() / (name if shared else configs[0].name)
@@ -175,12 +175,11 @@ def report(name: str, configs: list[DictConfig], figure: bool = False) -> str:
     return f"{text}\n{', '.join(map(str, written))}"
 
 
-def within_cells(configs: list[DictConfig], keys: Sequence[str]) -> dict[Path, dict[str, str]]:
+def settings_of(configs: list[DictConfig]) -> dict[Path, dict[str, str]]:
     """Return, for the folder of each run, the settings that runs of one cell may differ in."""
-    names = dict.fromkeys(["data_seed", "seed", *swept(cfg.overrides for cfg in configs)])
-    free = [name for name in names if name not in keys]
+    names = list(dict.fromkeys(["data_seed", "seed", *swept(cfg.overrides for cfg in configs)]))
     return {
-        place_of(cfg): dict(zip(free, tables.key_of(config.plain(cfg), free), strict=True))
+        place_of(cfg): dict(zip(names, tables.key_of(config.plain(cfg), names), strict=True))
         for cfg in configs
     }
 

@@ -197,6 +197,16 @@ def test_overrides_of_the_command_are_part_of_the_configs(experiments: Path, che
     assert "labels/acc_0 stored " in text
 
 
+def test_a_seed_that_follows_the_data_seed_is_of_each_row(experiments: Path, check: Check) -> None:
+    sweep = SWEEP.replace("name: small", "name: small\nseed: ${data_seed}")
+    (experiments / "small.yaml").write_text(sweep)
+    for number in (2, 4):
+        edit(experiments, number, {"seed": "1"})
+    assert "small: fault: " not in check()[1]
+    edit(experiments, 4, {"seed": "0"})
+    assert "small: fault: row 4 (" in check()[1]
+
+
 def test_a_row_of_two_configs_is_a_fault(experiments: Path, check: Check) -> None:
     """The second file's runs differ in a value that no column names."""
     other = SWEEP.replace("n_items: 60", "n_items: 80")
@@ -385,7 +395,8 @@ def test_a_file_of_times_is_read_and_not_run(
     )
     row = text.splitlines()[-1]
     faults = {
-        "rows are ": f"{text}{row}\n",
+        # of other figures
+        "rows are ": f"{text}{row}0\n",
         "the script writes": text.replace(
             columns, columns.replace("ours", "us").replace("tool", "x")
         ),

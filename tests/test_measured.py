@@ -158,10 +158,22 @@ def test_a_table_says_what_its_deviation_is_over(
     assert capsys.readouterr().out.count("| 3 data seeds x 2 training seeds |") == 4
 
 
-def test_a_deviation_over_folds_and_over_other_keys_is_named_so(
+def test_seeds_that_follow_one_another_are_both_in_the_deviation(
     experiments: Path, measure: Measure, tmp_path: Path
 ) -> None:
-    """The table's key is swept, so nothing of it is in the deviation."""
+    text = sweep_text({"data_seed": "0,1"}).replace(
+        "name: small", "name: small\nseed: ${data_seed}"
+    )
+    (experiments / "small.yaml").write_text(text)
+    assert measure() == 0
+    table = results.read_csv(tmp_path / "out" / "small" / "table.csv")
+    assert [r["over"] for r in table] == ["2 runs of 2 data seeds and 2 training seeds"] * 2
+
+
+def test_a_deviation_over_values_of_other_keys_is_named_so(
+    experiments: Path, measure: Measure, tmp_path: Path
+) -> None:
+    """The table's key is swept, too; within a cell it has one value."""
     params = {"dataset.n_classes": "2,3", "dataset.divisiveness": "0.4,1", "data_seed": "0,1"}
     (experiments / "small.yaml").write_text(sweep_text(params, keys="[dataset.n_classes]"))
     assert measure() == 0
