@@ -243,13 +243,13 @@ def answered(target: str, n_heads: int) -> tuple[MultiTask, np.ndarray]:
 
 
 def test_annotators_who_never_spoke_count_nowhere() -> None:
-    """Group 0 is annotators 1 and 3, of whom 3 is silent; group 2's 4 is, too."""
+    """Group 0 is annotators 1 and 3, of whom 1 is silent; group 2's 4 is, too."""
     module, heads = answered("annotators", 5)
-    module.seen[:] = torch.tensor([True, True, True, False, False])
+    module.seen[:] = torch.tensor([True, False, True, True, False])
     np.testing.assert_allclose(module.heads(), heads)
-    np.testing.assert_allclose(module.probabilities(), heads[:, :3].mean(axis=1))
-    np.testing.assert_allclose(module.group_probabilities(), heads[:, [1, 2, 0]])
-    module.seen[3] = True
+    np.testing.assert_allclose(module.probabilities(), heads[:, [0, 2, 3]].mean(axis=1))
+    np.testing.assert_allclose(module.group_probabilities(), heads[:, [3, 2, 0]])
+    module.seen[1] = True
     found = module.group_probabilities()
     np.testing.assert_allclose(found[:, 0], heads[:, [1, 3]].mean(axis=1))
 
