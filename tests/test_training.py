@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
 
-from annorun import config, head_results, net, net_text, results, run, training
+from annorun import clauses, config, head_results, net, net_text, results, run, training
 from annorun.dataset import module
 from annorun.dataset.encode import prompts
 from annorun.dataset.module import CrowdData
@@ -225,6 +225,30 @@ def test_heads_are_written_by_their_own_items(c: dict[str, Any], tmp_path: Path)
     assert {k: metrics[k] for k in expected} == expected
     written = [(f / "heads.csv").read_text() for f in (tmp_path, tmp_path / "by_hand")]
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("start", ["pretrained", "frozen"])
+def test_clauses_are_read_of_the_test_items_tokens(
+    c: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """Also where a frozen encoder's states are what is learned from."""
+    handed: list[Any] = []
+
+    def write(*given: Any) -> dict[str, float]:
+        handed.extend(given)
+        return {"clauses/saliency_first": 0.5}
+
+    monkeypatch.setattr(clauses, "write", write)
+    c["model_size"]["start"] = start
+    own = made(c, inputs={"text": texts(), "second": [1] * N})
+    assert own.fit(None, tmp_path).metrics["clauses/saliency_first"] == 0.5
+    folder, method, tokens, tokenizer, items, test, draw = handed
+    assert (folder, method, items) == (tmp_path, own.module, own.items)
+    expected = net.tokenizer("tiny")(texts()[4], truncation=True, max_length=12)["input_ids"]
+    assert tokens["input_ids"][4][: len(expected)].tolist() == expected
+    assert tokenizer("ab")["input_ids"] == net.tokenizer("tiny")("ab")["input_ids"]
+    assert test.tolist() == TEST.tolist()
+    assert draw.random() == rng(5, "clauses").random()
 
 
 def test_ratings_are_judged_by_their_own_items_and_before_votes(

@@ -113,19 +113,19 @@ def test_the_loader_draws_its_windows_by_the_texts_own_lengths() -> None:
 
 
 def test_what_is_tested_by_length_is_put_back_in_order() -> None:
-    """Lengths 8 . 5 . 10 3 . 7: items 5, 2, 7, 0, 4 are tested; ties stay as they are."""
-    split = np.array(["test", "train", "test", "train", "test", "test", "train", "test"])
+    """Lengths 8 2 . . 10 3 . 7: items 1, 5, 7, 0, 4 are tested, which no swap puts back."""
+    split = np.array(["test", "test", "train", "train", "test", "test", "train", "test"])
     items = Items("text", {"text": TEXTS}, split, 2)
-    votes = Votes(np.array([1, 3, 6]), np.zeros(3), np.zeros(3), 8, 1, 2)
+    votes = Votes(np.array([2, 3, 6]), np.zeros(3), np.zeros(3), 8, 1, 2)
     settings = {"batch_size": 2, "val_share": 0.0, "data_seed": 0, "seed": 0}
     data = CrowdData(items, votes, tokenizer=tokenizer("tiny"), prompt="", **settings)
-    assert data.test.tolist() == [0, 2, 4, 5, 7]
-    assert data.tested.tolist() == [5, 2, 7, 0, 4]
+    assert data.test.tolist() == [0, 1, 4, 5, 7]
+    assert data.tested.tolist() == [1, 5, 7, 0, 4]
     answered = np.concatenate([b["item"].numpy() for b in data.test_dataloader()])
     assert answered.tolist() == data.tested.tolist()
     assert data.in_order(answered).tolist() == data.test.tolist()
     deep = np.stack([answered, -answered], axis=1)[:, None]
-    assert data.in_order(deep)[:, 0, 1].tolist() == [0, -2, -4, -5, -7]
+    assert data.in_order(deep)[:, 0, 1].tolist() == [0, -1, -4, -5, -7]
 
 
 def test_validation_keeps_its_order() -> None:

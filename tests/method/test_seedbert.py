@@ -327,7 +327,9 @@ def test_each_member_is_clipped_by_itself(kind: str) -> None:
     assert [float(n) for n in found] == pytest.approx([0.3] * 3, rel=1e-3)
 
 
-def test_people_are_scored_on_the_tested_items_of_their_own_votes(tmp_path: Path) -> None:
+def test_people_are_scored_on_the_tested_items_of_their_own_votes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Test items stand between others; of two annotators one has seven votes, one has five."""
     draw = np.random.default_rng(0)
     test = np.array([2, 5, 6, 9, 13, 14, 17])
@@ -338,7 +340,19 @@ def test_people_are_scored_on_the_tested_items_of_their_own_votes(tmp_path: Path
     names = ["ann", "bob", "cy", "dee"]
     items = Items("votes", {}, split, 3, held_out=held, annotator_names=names)
     heads = draw.dirichlet(np.ones(3), (7, 2))
+    place = {int(i): k for k, i in enumerate(test)}
+    whole = np.zeros((20, 2, 3))
+    whole[test] = heads
+    known_annotators, handed = head_results.known_annotators, []
+
+    def watch(*given: Any) -> dict[str, float]:
+        handed.append(given)
+        return known_annotators(*given)
+
+    monkeypatch.setattr(head_results, "known_annotators", watch)
     found = head_results.write(tmp_path, items, test, heads, np.random.default_rng(1))
+    ((table, votes, _),) = handed
+    assert np.array_equal(table, whole) and votes is held
     lines = [r.split(",") for r in (tmp_path / "heads.csv").read_text().splitlines()[1:]]
     # nobody has heard of cy
     assert [r[1] for r in lines if r[0] == "annotator"] == ["ann", "bob", "dee"]
@@ -352,9 +366,6 @@ def test_people_are_scored_on_the_tested_items_of_their_own_votes(tmp_path: Path
         expected = np.bincount(heads[:, h].argmax(axis=1), minlength=3) / 7
         assert [float(cell) for cell in line[2:]] == pytest.approx(expected)
     # two votes of ann and one of dee are judged, whichever they are: three, bob's are none
-    place = {int(i): k for k, i in enumerate(test)}
-    whole = np.zeros((20, 2, 3))
-    whole[test] = heads
     for seed in range(3):
         metrics = head_results.known_annotators(whole, held, np.random.default_rng(seed))
         again, known, unknown = np.random.default_rng(seed), [], []
