@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaAttention
 
-from annorun import net_response
+from annorun import net, net_response
 from annorun.net_response import ResponseLM
 
 NETWORK: dict[str, Any] = {"family": "causal", "model": "tiny"}
@@ -61,12 +62,23 @@ def test_writing_is_without_dropout_and_ends_in_the_mode_that_it_began_in(lm: Re
     assert drawn(lm.train(), 0.0) == expected and lm.training
 
 
-def test_network_is_built_in_training_mode_without_dropout() -> None:
-    """So that scores are alike in training and evaluation; adapters have none either."""
+def test_network_is_built_in_training_mode_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that scores are alike in training and evaluation, whatever a model comes with."""
+    causal = net.causal
+
+    def dropping(model: str) -> Any:
+        lm = causal(model)
+        lm.more = torch.nn.Dropout(0.4)
+        return lm
+
+    monkeypatch.setattr(net, "causal", dropping)
+    monkeypatch.setitem(net.TINY_LLAMA, "attention_dropout", 0.3)
     lm = net_response.build(NETWORK | {"lora": 2, "checkpointing": False}, 0, n_apart=3)
     assert lm.training and all(part.training for part in lm.modules())
+    for kind in (torch.nn.Dropout, LlamaAttention):
+        assert any(isinstance(part, kind) for part in lm.modules())
     rates = [part.p for part in lm.modules() if isinstance(part, torch.nn.Dropout)]
-    rates += [part.attention_dropout for part in lm.modules() if hasattr(part, "attention_dropout")]
-    assert rates and not any(rates)
+    rates += [part.attention_dropout for part in lm.modules() if isinstance(part, LlamaAttention)]
+    assert not any(rates)
     shapes = {tuple(p.shape) for name, p in lm.named_parameters() if "lora_A" in name}
     assert {rank for rank, _ in shapes} == {6}

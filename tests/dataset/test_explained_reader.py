@@ -73,6 +73,18 @@ def test_the_authors_file_is_cut_by_item_and_no_item_is_in_two_parts(authors: Pa
     assert len(set(both)) == 41
 
 
+def test_annotators_are_ordered_by_number(authors: Path) -> None:
+    """Ann10 comes after Ann2, and each keeps their responses."""
+    entries = [entry(k, neutral=[(9, f"nine {k}"), (1, f"one {k}")]) for k in range(10)]
+    authors.write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
+    items, votes = read(authors)
+    assert items.annotator_names == ["Ann2", "Ann10"]
+    assert {(who, why.split()[0]) for who, _, why in responses(items, votes)} == {
+        ("Ann2", "one"),
+        ("Ann10", "nine"),
+    }
+
+
 def test_the_data_seed_draws_the_parts(authors: Path) -> None:
     one, again, other = (read(authors, seed=s)[0].split.tolist() for s in (0, 0, 1))
     assert one == again != other
