@@ -89,6 +89,23 @@ def test_with_adapters_a_network_starts_where_it_was_and_they_alone_learn(family
 
 @has_peft
 @every
+def test_an_adapter_has_the_configs_rank_and_counts_twice(family: str) -> None:
+    """What it adds is 2 B A x, whatever the rank."""
+    for rank in (2, 4):
+        model = net.build(network(family, lora=rank), SPEC, seed=0)
+        layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+        assert layers
+        for layer in layers:
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            assert a.shape[0] == b.shape[1] == rank
+        with torch.no_grad():
+            b.normal_(generator=torch.Generator().manual_seed(0))
+            x = torch.randn(3, a.shape[1], generator=torch.Generator().manual_seed(1))
+            torch.testing.assert_close(layer(x) - layer.base_layer(x), 2 * x @ a.T @ b.T)
+
+
+@has_peft
+@every
 def test_what_adapters_learned_is_in_the_checkpoint(family: str, tmp_path: Path) -> None:
     model, other = (net.build(network(family, lora=2), SPEC, seed=s) for s in (0, 1))
     batch = inputs(family)

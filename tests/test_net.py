@@ -240,3 +240,23 @@ def test_smollm2_is_loaded_with_its_weights() -> None:
         asked = tokenizer("The capital of France is", return_tensors="pt")
         answer = model.eval()(asked["input_ids"], asked["attention_mask"])[0]
     assert answer.argmax() == 1
+
+
+def test_the_small_networks_drop_what_they_are_made_to_drop() -> None:
+    """Of what the last layer reads, in training alone: a half of features, a fifth of images."""
+    for shape, kind, share in (((5,), "features", 0.5), ((1, 8, 8), "image", 0.2)):
+        spec = TaskSpec(kind=kind, n_classes=4, n_annotators=3, input_shape=shape)
+        model = net.build({"family": kind, "model": "tiny", "weights": None}, spec, seed=0)
+        seen: list[torch.Tensor] = []
+        model.layers[-1].register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append(given[0])
+        )
+        x = torch.randn(400, *shape, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            model(x)
+            model.eval()(x)
+        dropped, whole = seen
+        dead = (dropped == 0) & (whole != 0)
+        assert float(dead.sum() / (whole != 0).sum()) == pytest.approx(share, abs=0.02)
+        assert torch.allclose(dropped[~dead], whole[~dead] / (1 - share), atol=1e-6)
