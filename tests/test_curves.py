@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from annorun.curves import MOST_CURVES, Curves
 from annorun.method.base import Method
@@ -32,7 +33,12 @@ def play(curves: Curves, steps: int, module: Any, every: int = 0) -> None:
 
 def validate(curves: Curves, t: int, module: Any) -> None:
     logged = {"train/loss": 1e9, "val/loss": 100 * t}
-    curves.on_validation_end(SimpleNamespace(global_step=t, callback_metrics=logged), module)
+    trainer = SimpleNamespace(global_step=t, callback_metrics=logged)
+    before = torch.get_rng_state()
+    curves.on_validation_start(trainer, module)
+    torch.rand(3)
+    curves.on_validation_end(trainer, module)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def rows(curves: Curves) -> list[dict[str, Any]]:

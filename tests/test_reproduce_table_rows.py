@@ -56,7 +56,10 @@ def test_the_command_line_wins_over_the_smoke_cells(script: ModuleType) -> None:
     }
     # without --smoke nothing of them
     found = script.sweep("realm_pools", False, ["method=noisy"])
-    assert {c.seed for c in found} == set(range(5)) and {c.trainer.val_every for c in found} == {50}
+    assert {(c.seed, c.data_seed) for c in found} == {
+        (s, d) for s in (0, 1) for d in (601, 602, 603)
+    }
+    assert {c.trainer.val_every for c in found} == {50}
 
 
 def test_a_table_shows_each_cells_own_runs_under_each_metric(
@@ -178,6 +181,7 @@ def test_a_keyless_base_or_no_compare_tests_nothing(script: ModuleType, tmp_path
 
 def test_bars_are_of_the_first_seed_that_is_done(script: ModuleType, tmp_path: Path) -> None:
     words = ["dataset=digits", "annotator_dist=spread", "method=realm,noisy", "seed=2,0,1"]
+    words += ["data_seed=0"]
     # those that the table asks for beside the sweep's own are the same ones here
     asked = cells(script, tmp_path, "realm_pools", *words)
     configs = list({script.place_of(cfg): cfg for cfg in asked}.values())

@@ -169,14 +169,27 @@ def test_soft_labels_are_not_hard_ones(smoke: Smoke) -> None:
     assert hard["metrics"]["test/nll"] != soft["metrics"]["test/nll"]
 
 
-def test_dropout_hangs_on_the_seed(compose: Compose) -> None:
+def test_dropout_depends_on_the_seed(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the global generator at the first step, before anything is drawn."""
     import torch
 
+    from annorun.method.base import Method
     from annorun.seeds import child
 
+    states = []
+    step = Method.training_step
+
+    def first(self: Method, batch: Any) -> Any:
+        states.append((torch.initial_seed(), torch.get_rng_state()))
+        return step(self, batch)
+
+    monkeypatch.setattr(Method, "training_step", first)
     for seed in (0, 3):
         run(compose(*SMOKE, f"seed={seed}", "trainer.max_steps=1", "trainer.val_every=1"))
-        assert torch.initial_seed() == child(seed, "dropout")
+    for seed, (initial, state) in zip((0, 3), states, strict=True):
+        assert initial == child(seed, "dropout")
+        fresh = torch.Generator().manual_seed(initial)
+        assert torch.equal(fresh.get_state(), state)
 
 
 def test_the_curves_reach_the_last_step(smoke: Smoke) -> None:
