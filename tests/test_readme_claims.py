@@ -319,6 +319,34 @@ def digits_row(noise: str) -> list[float]:
     return found
 
 
+def questions_row(start: str, n_train: str, noise: str) -> list[float]:
+    """Return accuracies of the methods on generated questions, and the largest error of expertise.
+
+    Before them the accuracy before training, where the start is pretrained.
+    """
+    where = {"model_size__start": start, "dataset__n_train": n_train}
+    row = [average("start/acc", "synthetic_qa", **where)] if start == "pretrained" else []
+    for method in ("oracle", "realm", "noisy"):
+        cell = {**where, "method": method, "noise": "uniform" if method == "oracle" else noise}
+        row += [average(ACC, "synthetic_qa", **cell), spread(ACC, "synthetic_qa", **cell)]
+    cell = {**where, "method": "realm", "noise": noise}
+    return [*row, max(column("annotators/max_error", "synthetic_qa", **cell))]
+
+
+def realm_lead(name: str, **values: str) -> list[float]:
+    """Return the least and the greatest lead of realm over noisy of the same seeds, in points."""
+    settings = [
+        k for k in rows(name)[0] if "/" not in k and k not in ("method", "steps", "seconds")
+    ]
+    cells = groups(name, ACC, *settings, "method", **values)
+    leads = [
+        100 * (cells[key][0] - cells[(*key[:-1], "noisy")][0])
+        for key in cells
+        if key[-1] == "realm"
+    ]
+    return [min(leads), max(leads)]
+
+
 def labelme_expertise() -> list[float]:
     """Return REALM's mean error of expertise, its correlation, and that of the majority vote."""
     of = {"realm": "annotators/mae", "majority": "annotators/pearson"}
@@ -333,6 +361,30 @@ CLAIMS: list[tuple[str, Callable[[], list[float]]]] = [
         "Its estimated expertise is off by # on average and correlates with the annotators' "
         "accuracy by # (reliability by majority vote: #)",
         labelme_expertise,
+    ),
+    (
+        "| pretrained | 2200 | uniform | # | # ± # | # ± # | # ± # | # |",
+        lambda: questions_row("pretrained", "2200", "uniform"),
+    ),
+    (
+        "| pretrained | 3000 | uniform | # | # ± # | # ± # | # ± # | # |",
+        lambda: questions_row("pretrained", "3000", "uniform"),
+    ),
+    (
+        "| random weights | 2200 | uniform | | # ± # | # ± # | # ± # | # |",
+        lambda: questions_row("scratch", "2200", "uniform"),
+    ),
+    (
+        "`realm` leads `noisy` of the same seeds by # points or more in all 36 pairs",
+        lambda: realm_lead("synthetic_qa", model_size__start="pretrained")[:1],
+    ),
+    (
+        "# to # points of the same seeds with one expert",
+        lambda: realm_lead("realm_pools", annotator_dist="one_expert"),
+    ),
+    (
+        "with Dist. 3, # to # with two experts of three",
+        lambda: realm_lead("realm_pools", annotator_dist="two_experts"),
     ),
     ("| mace | # | # | .994, .506 | # | .489 |", lambda: nutmeg_row("", "mace")),
     ("| nutmeg, exact, joint | # | **#** | | **#** | |", lambda: nutmeg_row("joint")),
